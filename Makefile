@@ -1,0 +1,45 @@
+# Every target makes .venv on first use and needs only python3 (3.11 or newer)
+# with its venv module, and a package registry.
+
+# The CPU unless told otherwise: JAX_PLATFORMS=tpu make demo
+export JAX_PLATFORMS ?= cpu
+
+PYTHON ?= python3
+PYTEST_FLAGS ?=
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/installed
+
+.PHONY: demo test quick lint warm-start clean
+
+demo: $(INSTALLED)
+	$(RUN) -m gradlens.main --config=configs/toy.py --workdir=runs/demo
+
+test: $(INSTALLED)
+	$(RUN) -m pytest $(PYTEST_FLAGS)
+
+quick: $(INSTALLED)
+	$(RUN) -m pytest -m 'not slow' $(PYTEST_FLAGS)
+
+lint: $(INSTALLED)
+	$(RUN) -m ruff check
+	@# A checker that is told to look away is no checker.
+	@! grep -rnE 'noqa|type: ignore|pylint: ?disable|pragma: no|fmt: (off|skip)' \
+	  --include='*.py' --exclude-dir=.venv --exclude-dir=build .
+
+# Trains the weights that the package ships, then puts them there.
+warm-start: $(INSTALLED)
+	$(RUN) -m gradlens.main --config=configs/warm_start.py \
+	  --workdir=runs/warm_start
+	$(RUN) -m gradlens.export --workdir=runs/warm_start \
+	  --output=gradlens/models/warm
+
+clean:
+	rm -rf $(VENV) build gradlens.egg-info
+
+# The stamp is touched last: an installation that was cut off starts again.
+$(INSTALLED): setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install -q -c constraints.txt -e '.[test]'
+	touch $@

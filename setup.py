@@ -1,0 +1,74 @@
+"""Packaging: `pip install gradlens` needs jax and optax and nothing else."""
+
+import pathlib
+import re
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+# Read as text: importing gradlens here would need jax at build time.
+VERSION = re.search(
+    r"^__version__ = '(.+)'$",
+    (ROOT / 'gradlens' / '__init__.py').read_text(encoding='utf-8'),
+    re.MULTILINE,
+)[1]
+
+# Every bound has its reason. Lower bounds only: the jax that is installed
+# stays as it is. tests/packaging_test.py runs the library at these versions.
+LIBRARY = [
+    'jax>=0.7.0',
+    'optax>=0.2.5',
+]
+
+TRAIN = [
+    'absl-py>=2.0',
+    'clu>=0.0.12',
+    'flax>=0.12',
+    'grain>=0.2.11',
+    'ml-collections>=1.0',
+    'orbax-checkpoint>=0.11.24',
+    'plotly>=6.0',
+    'reasoning-gym>=0.1.25',
+    'safetensors>=0.5',
+    'tensorboard>=2.18',
+    'tensorflow-cpu>=2.18',
+    'tqdm>=4.66',
+    'transformers>=5.0',
+]
+
+TEST = [
+    'pytest>=8.0',
+    'pytest-xdist>=3.5',
+    'ruff>=0.9',
+    'torch==2.13.0',
+]
+
+setuptools.setup(
+    name='gradlens',
+    version=VERSION,
+    description=(
+        'Measures the gradient of every task inside the training step, and '
+        'corrects the update, as an optax transformation.'
+    ),
+    author='The gradlens Authors',
+    license='Apache-2.0',
+    # The first Python of jax 0.10, the tested one.
+    python_requires='>=3.11',
+    packages=[
+        *setuptools.find_packages(include=['gradlens', 'gradlens.*']),
+        'gradlens.configs',
+    ],
+    # The configs lie at the top level, where they are read and edited; the
+    # wheel carries them too, so that a notebook needs no clone.
+    package_dir={'gradlens.configs': 'configs'},
+    package_data={
+        'gradlens.models': ['warm/*.safetensors', 'warm/*.json', 'warm/*.md'],
+    },
+    install_requires=LIBRARY,
+    extras_require={
+        'train': TRAIN,
+        'tpu': ['jax[tpu]'],
+        'cuda': ['jax[cuda13]'],
+        'test': [*TRAIN, *TEST],
+    },
+)
