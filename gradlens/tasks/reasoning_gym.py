@@ -1,0 +1,146 @@
+"""Tasks of reasoning-gym: generated questions with verifiers of their own."""
+
+from collections.abc import Callable
+import dataclasses
+import difflib
+import random
+from typing import Any
+import urllib.parse
+
+from gradlens.tasks.types import Record
+
+EXECUTES = 'its verifier executes the completion as Python'
+
+# A test runs every verifier that is not listed on completions that would show
+# that they were executed.
+REFUSED = {
+    'binary_matrix': EXECUTES,
+    'codeio': 'drawing from it runs code that a language model has rewritten',
+    'composite': 'it takes other datasets; name one of them',
+    'countdown': EXECUTES,
+    'game_of_life_halting': 'its verifier rewards any text that is not empty',
+    'intermediate_integration': EXECUTES,
+    'n_queens': EXECUTES,
+    'polynomial_multiplication': EXECUTES,
+    'puzzle24': EXECUTES,
+    'simple_integration': EXECUTES,
+    'spiral_matrix': EXECUTES,
+    'string_insertion': EXECUTES,
+}
+
+# Set by whoever draws, not in a source string.
+_OURS = {'seed', 'size'}
+
+Draw = Callable[[int], tuple[str, str, dict[str, Any]]]
+
+
+class Verify:
+  """A dataset's own verifier. Pickled as its arguments, not as its data."""
+
+  def __init__(self, name: str, params: dict[str, Any]) -> None:
+    self._args = name, params
+    self._dataset = _create(name, seed=0, **params)
+
+  def __reduce__(self) -> tuple[Any, ...]:
+    return Verify, self._args
+
+  def __call__(self, completion: str, record: Record) -> float:
+    return self._dataset.score_answer(completion, record.entry)
+
+
+def source(spec: str, *, seed: int, num_draws: int) -> tuple[Draw, Verify]:
+  """Opens a dataset.
+
+  Args:
+    spec: `'DATASET?KEY=VALUE&KEY=VALUE'`.
+    seed: of the draws.
+    num_draws: how many draws there may be.
+
+  Returns:
+    `draw(i)`, the i-th question, its reference answer (empty if it has none)
+    and its entry, and the verifier.
+
+  Raises:
+    ValueError: unknown or refused dataset, unknown or wrong parameter.
+  """
+  name, _, query = spec.partition('?')
+  params = _parse(name, query)
+  # A dataset's i-th entry is that of seed + i: seeds must lie far apart.
+  start = random.Random(seed).getrandbits(31)
+  dataset = _create(name, seed=start, size=num_draws, **params)
+
+  def draw(i: int) -> tuple[str, str, dict[str, Any]]:
+    entry = dataset[i]
+    answer = entry['answer']
+    return entry['question'], '' if answer is None else str(answer), entry
+
+  return draw, Verify(name, params)
+
+
+def _datasets() -> dict[str, tuple[type, type]]:
+  try:
+    from reasoning_gym.factory import DATASETS
+  except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "tasks of reasoning-gym need it: pip install 'gradlens[train]'"
+    ) from error
+  return DATASETS
+
+
+def _create(name: str, **params: Any) -> Any:
+  dataset, config = _datasets()[name]
+  try:
+    return dataset(config=config(**params))
+  except (AssertionError, TypeError, ValueError) as error:
+    raise ValueError(
+        f'reasoning-gym refuses {params} for {name!r}: {error}'
+    ) from error
+
+
+def _parse(name: str, query: str) -> dict[str, Any]:
+  datasets = _datasets()
+  if name not in datasets:
+    raise ValueError(
+        f'reasoning-gym has no dataset {name!r}{_close(name, datasets)}'
+    )
+  if name in REFUSED:
+    raise ValueError(f'dataset {name!r} is refused: {REFUSED[name]}')
+  config = datasets[name][1]()
+  known = {field.name for field in dataclasses.fields(config)} - _OURS
+  params = {}
+  for pair in filter(None, query.split('&')):
+    key, equals, text = pair.partition('=')
+    if not equals:
+      raise ValueError(f'parameter {pair!r} of {name!r} is not KEY=VALUE')
+    if key not in known:
+      raise ValueError(
+          f'dataset {name!r} has no parameter {key!r}{_close(key, known)}; it '
+          f'has {", ".join(sorted(known))}'
+      )
+    if key in params:
+      raise ValueError(f'parameter {key!r} of {name!r} is given twice')
+    default = getattr(config, key)
+    try:
+      params[key] = _value(urllib.parse.unquote(text), default)
+    except (LookupError, TypeError, ValueError) as error:
+      raise ValueError(
+          f'parameter {key}={text} of {name!r} is not of the type of its '
+          f'default, {default!r}'
+      ) from error
+  return params
+
+
+def _value(text: str, default: Any) -> Any:
+  """`text` as the type of `default`, which may be a sequence of its type."""
+  if isinstance(default, bool):
+    return {'true': True, 'false': False}[text.lower()]
+  if isinstance(default, list | tuple):
+    return type(default)(_value(t, default[0]) for t in text.split(','))
+  if default is None:
+    return int(text)
+  return type(default)(text)
+
+
+def _close(word: str, words: Any) -> str:
+  close = difflib.get_close_matches(word, words)
+  return f'; did you mean {" or ".join(map(repr, close))}?' if close else ''

@@ -1,0 +1,104 @@
+"""The worker process of `Verifier`: scores completions, one after the other.
+
+It is run as a script and imports no more of gradlens than the verifiers need,
+so that it neither runs the parent's `__main__` again nor starts an accelerator.
+"""
+
+from collections.abc import Callable
+import math
+import multiprocessing.connection as mpc
+import numbers
+import os
+import pickle
+import resource
+import signal
+import sys
+import time
+import traceback
+from typing import Any
+
+
+class OutOfTime(BaseException):
+  """Raised inside a verifier that has used up its CPU time."""
+
+
+class Timer:
+  """Limits the CPU time of one verification after the other.
+
+  The timer's signal ends Python code, even code that swallows exceptions: it
+  comes again. Code that never returns to the interpreter does not see it; the
+  kernel ends that together with the process, at most two CPU seconds later.
+  """
+
+  def __init__(self, cpu_seconds: float, wall_seconds: float) -> None:
+    self.cpu_seconds, self.wall_seconds = cpu_seconds, wall_seconds
+    self.running = self.expired = False
+    self.hard_limit = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGPROF, self._on_signal)
+
+  def _on_signal(self, *unused: Any) -> None:
+    del unused
+    if self.running:
+      self.expired = True
+      raise OutOfTime
+
+  def start(self) -> None:
+    limit = math.ceil(time.process_time() + self.cpu_seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, self.hard_limit))
+    # The parent's wall clock strikes first; this one ends an orphan.
+    signal.setitimer(signal.ITIMER_REAL, 2 * self.wall_seconds)
+    self.running, self.expired = True, False
+    signal.setitimer(signal.ITIMER_PROF, self.cpu_seconds, self.cpu_seconds)
+
+  def stop(self) -> None:
+    self.running = False  # A late signal does nothing.
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def score(
+    verify: Callable[[str, Any], float], completion: str, record: Any,
+    timer: Timer,
+) -> tuple[float, str]:
+  """The score in [0, 1] and 'ok', or 0 and what went wrong."""
+  try:
+    timer.start()
+    value = verify(completion, record)
+    timer.stop()
+  except BaseException:  # SystemExit, too, is a verification that failed.
+    timer.stop()
+    value = math.nan
+  if timer.expired:
+    return 0.0, 'timeout'
+  if not isinstance(value, numbers.Real) or not math.isfinite(value):
+    return 0.0, 'error'
+  return min(max(float(value), 0.0), 1.0), 'ok'
+
+
+def serve(connection: mpc.Connection) -> None:
+  sys.path[:], pickled, cpu_seconds, wall_seconds = connection.recv()
+  verifiers = {name: pickle.loads(data) for name, data in pickled.items()}
+  timer = Timer(cpu_seconds, wall_seconds)
+  connection.send(None)
+  # From here on, what a verifier prints is of no use to anyone.
+  os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+  while True:
+    for name, completion, record in connection.recv():
+      connection.send(score(verifiers[name], completion, record, timer))
+
+
+def main(fd: int) -> None:
+  # The parent alone decides when a run ends, and closes the connection.
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  signal.signal(signal.SIGTERM, signal.SIG_IGN)
+  connection = mpc.Connection(fd)
+  try:
+    serve(connection)
+  except (EOFError, ConnectionError):
+    pass
+  except Exception:
+    connection.send(traceback.format_exc())
+
+
+if __name__ == '__main__':
+  main(int(sys.argv[1]))
