@@ -1,0 +1,201 @@
+"""Checkpoints: a run's folder, its saved states, and how it resumes."""
+
+from collections.abc import Mapping
+import importlib.metadata
+import json
+from typing import Any
+
+from etils import epath
+import jax
+import orbax.checkpoint as ocp
+
+from gradlens import models
+from gradlens.train_step import TrainState
+
+CONFIG, VERSIONS, MODEL, STATES = (
+    'config.json', 'versions.json', 'model', 'checkpoints'
+)
+PACKAGES = ('gradlens', 'jax', 'jaxlib', 'flax', 'optax', 'numpy',
+            'orbax-checkpoint', 'transformers', 'reasoning-gym')
+# What may change between a run and its continuation: none of it is trained.
+_FREE = ('log_seconds', 'checkpoint.', 'evaluate.')
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  flat = {}
+  for key, value in config.items():
+    if isinstance(value, Mapping) and value:
+      flat |= _flatten(value, f'{prefix}{key}.')
+    else:
+      flat[prefix + key] = value
+  return flat
+
+
+def write_json(path: epath.Path, content: Any) -> None:
+  """Writes a whole file or none."""
+  temporary = path.with_name(path.name + '.tmp')
+  temporary.write_text(json.dumps(content, indent=1))
+  temporary.rename(path)
+
+
+def read_config(workdir: epath.PathLike) -> dict[str, Any]:
+  """The config of a run.
+
+  Raises:
+    ValueError: the folder holds no run.
+  """
+  path = epath.Path(workdir) / CONFIG
+  if not path.exists():
+    raise ValueError(
+        f'{workdir} holds no run of gradlens ({CONFIG} is missing); give the'
+        ' --workdir of python -m gradlens.main.'
+    )
+  return json.loads(path.read_text())
+
+
+def claim(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
+  """Makes a folder the run's own, or recognizes it as such.
+
+  Args:
+    workdir: where the run is to be.
+    config: JSON-able, nested.
+
+  Raises:
+    ValueError: the folder cannot be written, holds something else, or a run
+      with another config, with each key that differs.
+  """
+  workdir = epath.Path(workdir)
+  config = json.loads(json.dumps(config))
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    present = {path.name for path in workdir.iterdir()}
+    ours = {VERSIONS, VERSIONS + '.tmp', CONFIG + '.tmp'}
+    if CONFIG not in present and present - ours:
+      raise ValueError(
+          f'workdir {workdir} holds something else'
+          f' ({", ".join(sorted(present)[:3])}); choose an empty or new one.'
+      )
+    if CONFIG not in present:
+      write_json(workdir / VERSIONS, {
+          name: importlib.metadata.version(name) for name in PACKAGES
+      })
+      write_json(workdir / CONFIG, config)
+  except OSError as error:
+    raise ValueError(
+        f'workdir {workdir} cannot be written ({error.strerror}); choose'
+        ' another.'
+    ) from error
+  _check_same(workdir, _flatten(read_config(workdir)), _flatten(config))
+  return workdir
+
+
+def _check_same(
+    workdir: epath.Path, old: dict[str, Any], new: dict[str, Any]
+) -> None:
+  differences = [
+      f'{key} was {old.get(key)!r} and is {new.get(key)!r}'
+      for key in sorted(old.keys() | new.keys())
+      if old.get(key) != new.get(key) and not key.startswith(_FREE)
+  ]
+  if differences:
+    raise ValueError(
+        f'workdir {workdir} holds a run of another config: '
+        + '; '.join(differences)
+        + '. Restore the config to resume it, or choose another workdir.'
+    )
+
+
+class Checkpoints:
+  """Saved states of a run; saving goes on beside the next steps."""
+
+  def __init__(self, workdir: epath.PathLike, *, keep: int = 2):
+    self._folder = epath.Path(workdir) / STATES
+    self._manager = ocp.CheckpointManager(
+        self._folder, options=ocp.CheckpointManagerOptions(max_to_keep=keep)
+    )
+
+  @property
+  def latest(self) -> int | None:
+    """Step of the newest state, or None."""
+    return self._manager.latest_step()
+
+  def save(self, step: int, state: TrainState, data: dict[str, Any]) -> None:
+    """Starts saving, unless that step is saved already.
+
+    Args:
+      step: how many steps are done.
+      state: after them; parameters are kept apart, to be read alone.
+      data: the position in the data, JSON-able.
+    """
+    if step == self.latest:
+      return
+    self._manager.save(step, args=ocp.args.Composite(
+        params=ocp.args.StandardSave(state.params),
+        rest=ocp.args.StandardSave(state._replace(params=None)),
+        data=ocp.args.JsonSave(data),
+    ))
+
+  def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    """The newest state and position; `like` gives shapes and shardings.
+
+    Raises:
+      ValueError: it cannot be read; names its folder.
+    """
+    restored = self._read(
+        params=ocp.args.StandardRestore(like.params),
+        rest=ocp.args.StandardRestore(like._replace(params=None)),
+        data=ocp.args.JsonRestore(),
+    )
+    state = restored['rest']._replace(params=restored['params'])
+    return state, restored['data']
+
+  def restore_params(self, like: Any) -> Any:
+    """The newest parameters only, for another run, a measurement, an export.
+
+    Raises:
+      ValueError: there is none, or it cannot be read.
+    """
+    if self.latest is None:
+      raise ValueError(f'{self._folder} holds no checkpoint yet.')
+    return self._read(params=ocp.args.StandardRestore(like))['params']
+
+  def _read(self, **items: Any) -> Any:
+    try:
+      return self._manager.restore(
+          self.latest, args=ocp.args.Composite(**items)
+      )
+    except Exception as error:
+      first_line = str(error).strip().partition('\n')[0][:200]
+      raise ValueError(
+          f'checkpoint {self._folder / str(self.latest)} cannot be read; it is'
+          ' damaged or of another model. Remove that folder to go on from the'
+          f' one before it. ({type(error).__name__}: {first_line})'
+      ) from error
+
+  def __enter__(self) -> 'Checkpoints':
+    return self
+
+  def __exit__(self, *unused: object) -> None:
+    self._manager.close()  # waits for what is being saved
+
+
+def load_model(path: epath.PathLike) -> tuple[models.Model, Any, Any]:
+  """A run's or a Hugging Face directory's model, parameters and tokenizer.
+
+  Args:
+    path: 'warm' (the small model shipped with gradlens), a run's workdir, or
+      a Hugging Face model directory.
+
+  Raises:
+    ValueError: nothing of the kind is there, or it cannot be read.
+    FileNotFoundError: likewise.
+  """
+  folder = models.WARM if path == 'warm' else epath.Path(path)
+  if not (folder / MODEL).exists():
+    model, params = models.load(folder)
+    return model, params, models.load_tokenizer(folder)
+  model = models.load_model(folder / MODEL)
+  like = jax.eval_shape(lambda: models.init(model, jax.random.key(0)))
+  with Checkpoints(folder) as states:
+    params = states.restore_params(like)
+  return model, params, models.load_tokenizer(folder / MODEL)

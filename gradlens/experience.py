@@ -1,0 +1,184 @@
+"""Experience: what a step learns from, sampled and verified, or given.
+
+K tasks, B prompts a task, G completions a prompt, T tokens a prompt, C tokens
+a completion: task-major from here to the gradient.
+"""
+
+from collections.abc import Callable, Sequence
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradlens import models, rollout, tasks, text
+
+
+class Batch(NamedTuple):
+  """Completions of a step's prompts, with their rewards.
+
+  Attributes:
+    prompts_KxBxT: int32, padded on the left.
+    prompt_mask_KxBxT: bool.
+    tokens_KxBxGxC: int32, padded on the right.
+    mask_KxBxGxC: bool, True on sampled tokens, the stop token included.
+    logprobs_KxBxGxC: float32, of the sampler.
+    rewards_KxBxG: float32 in [0, 1].
+  """
+
+  prompts_KxBxT: jax.Array
+  prompt_mask_KxBxT: jax.Array
+  tokens_KxBxGxC: jax.Array
+  mask_KxBxGxC: jax.Array
+  logprobs_KxBxGxC: jax.Array
+  rewards_KxBxG: jax.Array
+
+
+class Sampled(NamedTuple):
+  """A batch and what is known of it on the host.
+
+  Attributes:
+    batch: `Batch`.
+    texts: completions, `[K][B][G]`.
+    errors_K: how many completions the verifier raised on.
+    timeouts_K: on how many it ran out of time.
+    seconds: spent on 'rollout' and on 'verify'.
+  """
+
+  batch: Batch
+  texts: list[list[list[str]]]
+  errors_K: np.ndarray
+  timeouts_K: np.ndarray
+  seconds: dict[str, float]
+
+
+Records = Sequence[Sequence[Any]]  # [K][B]
+Collect = Callable[[Any, Records, jax.Array], Sampled]
+
+
+def _encode_prompts(
+    tokenizer: Any, records_KxB: Records, max_prompt_tokens: int
+) -> text.Tokens:
+  encoded = [
+      text.encode_prompt(tokenizer, record.prompt)
+      for records in records_KxB for record in records
+  ]
+  tokens, mask = text.pad(encoded, max_prompt_tokens, left=True)
+  shape = (len(records_KxB), len(records_KxB[0]), max_prompt_tokens)
+  return tokens.reshape(shape), mask.reshape(shape)
+
+
+def sampler(
+    model: models.Model,
+    tokenizer: Any,
+    verifier: tasks.Verifier,
+    names: Sequence[str],
+    *,
+    num_completions: int,
+    max_prompt_tokens: int,
+    max_new_tokens: int,
+    temperature: float,
+) -> Collect:
+  """Experience from the current policy, scored by each task's verifier.
+
+  Args:
+    model: the policy, without its parameters.
+    tokenizer: of the model.
+    verifier: scores completions of every task in `names`.
+    names: of the K tasks, in the order of their records.
+    num_completions: G.
+    max_prompt_tokens: T.
+    max_new_tokens: C.
+    temperature: of the sampling distribution.
+
+  Returns:
+    `collect(params, records, key) -> Sampled`, where `records` holds B
+    records of each of the K tasks.
+  """
+
+  def collect(params: Any, records_KxB: Records, key: jax.Array) -> Sampled:
+    start = time.monotonic()
+    prompts_KxBxT, prompt_mask_KxBxT = _encode_prompts(
+        tokenizer, records_KxB, max_prompt_tokens
+    )
+    k, b, t = prompts_KxBxT.shape
+    out = rollout.generate(
+        model,
+        params,
+        prompts_KxBxT.reshape(k * b, t),
+        prompt_mask_KxBxT.reshape(k * b, t),
+        rollout.request_keys(key, (k * b, num_completions)),
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        stop_token=tokenizer.eos_token_id,
+    )
+    out = jax.tree.map(lambda a: a.reshape(k, b, *a.shape[1:]), out)
+    tokens, mask = np.asarray(out.tokens_NxGxC), np.asarray(out.mask_NxGxC)
+    texts = [
+        [
+            [text.decode(tokenizer, *pair) for pair in zip(*group, strict=True)]
+            for group in zip(*task, strict=True)
+        ]
+        for task in zip(tokens, mask, strict=True)
+    ]
+    sampled = time.monotonic()
+    rewards, errors, timeouts = _verify(verifier, texts, records_KxB, names)
+    seconds = dict(
+        rollout=sampled - start, verify=time.monotonic() - sampled
+    )
+    batch = Batch(
+        prompts_KxBxT, prompt_mask_KxBxT, out.tokens_NxGxC, out.mask_NxGxC,
+        out.logprobs_NxGxC, rewards,
+    )
+    return Sampled(batch, texts, errors, timeouts, seconds)
+
+  return collect
+
+
+def _verify(
+    verifier: tasks.Verifier, texts: list[list[list[str]]],
+    records_KxB: Records, names: Sequence[str],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Rewards `[K, B, G]`, and failures of the verifier counted per task."""
+  items = [
+      (name, completion, record)
+      for name, groups, records in zip(names, texts, records_KxB, strict=True)
+      for group, record in zip(groups, records, strict=True)
+      for completion in group
+  ]
+  results = verifier.score(items)
+  shape = (len(texts), len(texts[0]), len(texts[0][0]))
+  rewards = np.array([r.score for r in results], np.float32).reshape(shape)
+  status = np.array([r.status for r in results]).reshape(shape)
+  return (
+      rewards, (status == 'error').sum((1, 2)), (status == 'timeout').sum((1, 2))
+  )
+
+
+def references(
+    tokenizer: Any, *, max_prompt_tokens: int, max_new_tokens: int
+) -> Collect:
+  """Experience given by the reference answers: one completion, reward 1."""
+
+  def collect(params: Any, records_KxB: Records, key: jax.Array) -> Sampled:
+    del params, key
+    prompts_KxBxT, prompt_mask_KxBxT = _encode_prompts(
+        tokenizer, records_KxB, max_prompt_tokens
+    )
+    k, b, _ = prompts_KxBxT.shape
+    answers = [
+        text.encode_answer(tokenizer, record.answer)
+        for records in records_KxB for record in records
+    ]
+    tokens, mask = text.pad(answers, max_new_tokens, left=False)
+    shape = (k, b, 1, max_new_tokens)
+    batch = Batch(
+        prompts_KxBxT, prompt_mask_KxBxT, tokens.reshape(shape),
+        mask.reshape(shape), jnp.zeros(shape), jnp.ones(shape[:3]),
+    )
+    texts = [[[record.answer] for record in records] for records in records_KxB]
+    none_K = np.zeros(k, int)
+    return Sampled(batch, texts, none_K, none_K, {})
+
+  return collect

@@ -1,0 +1,126 @@
+"""Losses: per-row sums and counts, kept apart so that task losses add up.
+
+A row is a task's split: B prompts, G completions of each, C tokens. Dividing
+by counts that are known before the backward pass makes each row's loss a
+contribution: rows sum to the batch loss.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from gradlens import masked
+
+
+def policy_gradient(
+    logprobs_BxGxC: jax.Array,
+    sampled_logprobs_BxGxC: jax.Array,
+    advantages_BxG: jax.Array,
+    *,
+    clip_low: float,
+    clip_high: float,
+) -> jax.Array:
+  """Clipped surrogate of each token, to be minimized.
+
+  Args:
+    logprobs_BxGxC: of the policy that is trained.
+    sampled_logprobs_BxGxC: of the policy that sampled; a constant.
+    advantages_BxG: of each completion.
+    clip_low: the ratio is clipped to at least 1 - clip_low.
+    clip_high: and to at most 1 + clip_high.
+
+  Returns:
+    float32 `[B, G, C]`.
+
+  References:
+    Schulman et al., Proximal Policy Optimization, 2017, arXiv 1707.06347;
+    Yu et al., DAPO, 2025, arXiv 2503.14476 (two clip ranges).
+  """
+  ratio = jnp.exp(logprobs_BxGxC - sampled_logprobs_BxGxC)
+  clipped = jnp.clip(ratio, 1 - clip_low, 1 + clip_high)
+  advantages_BxGx1 = advantages_BxG[..., None]
+  return -jnp.minimum(ratio * advantages_BxGx1, clipped * advantages_BxGx1)
+
+
+def supervised(logprobs_BxGxC: jax.Array) -> jax.Array:
+  """Negative log-likelihood of each token of a reference answer."""
+  return -logprobs_BxGxC
+
+
+def _token_mean(values_BxGxC, mask_BxGxC):
+  return masked.sum(values_BxGxC, mask_BxGxC)
+
+
+def _sequence_mean(values_BxGxC, mask_BxGxC):
+  return jnp.sum(masked.mean(values_BxGxC, mask_BxGxC, axis=-1))
+
+
+_SUMS = dict(
+    token_mean=_token_mean,
+    sequence_mean=_sequence_mean,
+    fixed_length=_token_mean,
+)
+_COUNTS = dict(
+    token_mean=lambda mask_BxGxC: masked.count(mask_BxGxC),
+    sequence_mean=lambda mask_BxGxC: masked.count(mask_BxGxC.any(axis=-1)),
+    fixed_length=lambda mask_BxGxC: (
+        masked.count(mask_BxGxC.any(axis=-1)) * mask_BxGxC.shape[-1]
+    ),
+)
+
+
+def row_sum(
+    values_BxGxC: jax.Array, mask_BxGxC: jax.Array, *, aggregate: str
+) -> jax.Array:
+  """A row's loss before division: float32 scalar.
+
+  Args:
+    values_BxGxC: a loss per token.
+    mask_BxGxC: which tokens count.
+    aggregate: 'token_mean' (every token of the batch weighs the same),
+      'sequence_mean' (every completion does) or 'fixed_length' (token sums
+      over the longest possible completion: Dr. GRPO, arXiv 2503.20783).
+  """
+  return _SUMS[aggregate](values_BxGxC, mask_BxGxC)
+
+
+def row_count(mask_BxGxC: jax.Array, *, aggregate: str) -> jax.Array:
+  """What `row_sum` is to be divided by: tokens, completions or positions."""
+  return _COUNTS[aggregate](mask_BxGxC)
+
+
+def denominators(counts_KxS: jax.Array, *, normalize: str) -> jax.Array:
+  """What each row's sum is divided by, so that rows add up to the loss.
+
+  Args:
+    counts_KxS: from `row_count`.
+    normalize: 'batch' divides every task by the whole batch's count; 'task'
+      by the task's own and by the number of tasks.
+
+  Returns:
+    float32 `[K, S]`, never 0: a task without tokens contributes 0.
+
+  Raises:
+    ValueError: an unknown `normalize`.
+  """
+  if normalize not in ('batch', 'task'):
+    raise ValueError(f"normalize={normalize!r}: choose 'batch' or 'task'.")
+  if normalize == 'batch':
+    totals_KxS = jnp.broadcast_to(jnp.sum(counts_KxS), counts_KxS.shape)
+  else:
+    totals_Kx1 = jnp.sum(counts_KxS, axis=1, keepdims=True)
+    totals_KxS = jnp.broadcast_to(
+        totals_Kx1 * counts_KxS.shape[0], counts_KxS.shape
+    )
+  return jnp.maximum(totals_KxS, 1.0)
+
+
+def task_shares(counts_KxS: jax.Array, *, normalize: str) -> jax.Array:
+  """Each task's share of the batch loss's weight: `[K]`, sums to 1.
+
+  A contribution divided by its share is the gradient of the task's own
+  normalized loss (its intrinsic gradient).
+  """
+  counts_K = jnp.sum(counts_KxS, axis=1)
+  if normalize == 'task':
+    return jnp.full(counts_K.shape, 1 / counts_K.size)
+  return masked.divide(counts_K, jnp.sum(counts_K))

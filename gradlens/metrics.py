@@ -1,0 +1,182 @@
+"""Metrics: what a step measured, as named scalars, and the run's history."""
+
+from collections.abc import Sequence
+import json
+from typing import Any
+
+from etils import epath
+import jax
+import numpy as np
+
+import gradlens as gl
+from gradlens import advantages
+from gradlens.experience import Sampled
+from gradlens.train_step import Measured
+
+HISTORY = 'metrics.jsonl'
+Scalars = dict[str, float]
+
+
+def _per_task(tag: str, values_K: Any, names: Sequence[str]) -> Scalars:
+  return {
+      f'{tag}/{name}': float(value)
+      for name, value in zip(names, values_K, strict=True)
+  }
+
+
+def sampled_scalars(sampled: Sampled, names: Sequence[str]) -> Scalars:
+  """What the batch says: rewards, lengths and the verifiers' failures."""
+  rewards_KxBxG = np.asarray(sampled.batch.rewards_KxBxG)
+  lengths_KxBxG = np.asarray(sampled.batch.mask_KxBxGxC).sum(-1)
+  degenerate_KxB = np.asarray(advantages.degenerate_groups(rewards_KxBxG))
+  per_task = dict(
+      reward=rewards_KxBxG.mean((1, 2)),
+      length=lengths_KxBxG.mean((1, 2)),
+      tokens=lengths_KxBxG.sum((1, 2)),
+      zero_advantage=degenerate_KxB.mean(1),
+      verifier_errors=sampled.errors_K,
+      verifier_timeouts=sampled.timeouts_K,
+  )
+  scalars = {}
+  for tag, values_K in per_task.items():
+    scalars |= _per_task(tag, values_K, names)
+  return scalars | {f'seconds/{k}': v for k, v in sampled.seconds.items()}
+
+
+def layers(grams: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """One entry per block, and per layer of a scanned one: `layers.03`."""
+  flat = {}
+  for block, gram in grams.items():
+    if gram.ndim == 2:
+      flat[block] = gram
+    else:
+      flat |= {f'{block}.{i:02d}': g for i, g in enumerate(gram)}
+  return flat
+
+
+def gradient_scalars(
+    measured: Measured, num_splits: int, names: Sequence[str]
+) -> Scalars:
+  """Norms, shares and inner products of the tasks' gradients.
+
+  Nothing, if the step was not instrumented.
+  """
+  if measured.grams is None:
+    return {}
+  kinds = ('naive', 'unbiased') if num_splits > 1 else ('naive',)
+  grams = jax.tree.map(lambda g: np.asarray(g, np.float64), measured.grams)
+  gram_RxR = sum(
+      g.reshape(-1, *g.shape[-2:]).sum(0) for g in grams.values()
+  )
+  task_gram = {
+      kind: np.asarray(gl.task_gram(gram_RxR, num_splits, kind=kind))
+      for kind in kinds
+  }
+  scalars = _per_task('skipped', measured.skipped_K, names)
+  for kind, gram_KxK in task_gram.items():
+    norm_sq_K = np.diag(gram_KxK)
+    scalars |= _per_task(f'norm_sq/{kind}', norm_sq_K, names)
+    # A task without tokens has no share, and no intrinsic gradient.
+    with np.errstate(divide='ignore', invalid='ignore'):
+      intrinsic_K = norm_sq_K / np.asarray(measured.shares_K) ** 2
+    scalars |= _per_task(f'intrinsic_norm_sq/{kind}', intrinsic_K, names)
+  for name, gram in layers(grams).items():
+    norm_sq_K = np.diag(gl.task_gram(gram, num_splits, kind=kinds[-1]))
+    scalars |= _per_task(f'layer_norm_sq/{name}', norm_sq_K, names)
+  for i, a in enumerate(names):
+    for j, b in enumerate(names[i + 1:], i + 1):
+      scalars[f'inner/{a}/{b}'] = float(task_gram['naive'][i, j])
+  return scalars | _shares(grams, measured.weights, num_splits, names)
+
+
+def _shares(
+    grams: dict[str, np.ndarray], weights: Any, num_splits: int,
+    names: Sequence[str],
+) -> Scalars:
+  """Each task's share of the squared length of the update, and the weights."""
+  before_K = after_K = np.zeros(len(names))
+  scalars = {}
+  for block, gram in grams.items():
+    gram_KxK = np.asarray(gl.task_gram(gram, num_splits, kind='naive'))
+    w = weights[block] if isinstance(weights, dict) else weights
+    w = np.broadcast_to(np.asarray(w, np.float64), gram_KxK.shape[:-1])
+    inner = np.einsum('...kj,...j->...k', gram_KxK, w) * w
+    before_K = before_K + gram_KxK.sum(-1).reshape(-1, len(names)).sum(0)
+    after_K = after_K + inner.reshape(-1, len(names)).sum(0)
+    if isinstance(weights, dict):
+      mean_K = w.reshape(-1, len(names)).mean(0)
+      scalars |= _per_task(f'layer_weight/{block}', mean_K, names)
+  if not isinstance(weights, dict):
+    scalars |= _per_task('weight', np.asarray(weights), names)
+  scalars['grad_norm'] = float(np.sqrt(max(after_K.sum(), 0.0)))
+  for when, parts_K in (('before', before_K), ('after', after_K)):
+    total = parts_K.sum()
+    shares_K = parts_K / total if total > 0 else np.zeros_like(parts_K)
+    scalars |= _per_task(f'share/{when}', shares_K, names)
+  return scalars
+
+
+def step_scalars(
+    measured: Measured, num_splits: int, names: Sequence[str]
+) -> Scalars:
+  """Everything that a step measured on the device."""
+  measured = jax.device_get(measured)
+  rows = lambda values_R: np.reshape(values_R, (len(names), num_splits))
+  abs_advantages_K = np.abs(measured.advantages_KxBxG).mean((1, 2))
+  return {
+      **_per_task('loss', rows(measured.loss_R).sum(1), names),
+      **_per_task('entropy', rows(measured.entropy_R).mean(1), names),
+      **_per_task('sampler_gap', rows(measured.sampler_gap_R).mean(1), names),
+      **_per_task('abs_advantage', abs_advantages_K, names),
+      **gradient_scalars(measured, num_splits, names),
+      'update_norm': float(measured.update_norm),
+  }
+
+
+class HistoryWriter:
+  """Appends scalars and texts to the run's history, a JSON object a line."""
+
+  def __init__(self, workdir: epath.PathLike):
+    self._file = (epath.Path(workdir) / HISTORY).open('a')
+
+  def _write(self, step: int, **content: Any) -> None:
+    print(json.dumps(dict(step=step, **content)), file=self._file)
+
+  def write_scalars(self, step: int, scalars: Scalars) -> None:
+    self._write(step, scalars=scalars)
+
+  def write_texts(self, step: int, texts: dict[str, str]) -> None:
+    self._write(step, texts=texts)
+
+  def flush(self) -> None:
+    self._file.flush()
+
+  def close(self) -> None:
+    self._file.close()
+
+
+def truncate(workdir: epath.PathLike, step: int) -> None:
+  """Drops what a run wrote after the state it resumes from.
+
+  The last line may be cut short, where the run was killed; another line that
+  is not JSON is an error.
+
+  Raises:
+    ValueError: naming file and line.
+  """
+  path = epath.Path(workdir) / HISTORY
+  if not path.exists():
+    return
+  lines = path.read_text().split('\n')
+  kept = []
+  for number, line in enumerate(lines[:-1], 1):
+    try:
+      if json.loads(line)['step'] <= step:
+        kept.append(line + '\n')
+    except (ValueError, KeyError, TypeError) as error:
+      raise ValueError(
+          f'{path}, line {number} is damaged ({error}); remove that line.'
+      ) from error
+  temporary = path.with_name(path.name + '.tmp')
+  temporary.write_text(''.join(kept))
+  temporary.rename(path)

@@ -1,0 +1,92 @@
+"""The optimizer: correction, clipping, AdamW, as one optax chain."""
+
+from typing import Any, NamedTuple
+
+import optax
+
+import gradlens as gl
+
+CORRECTIONS = dict(
+    total=gl.total,
+    mean=gl.mean,
+    constant=gl.constant,
+    equalize_norms=gl.equalize_norms,
+    pcgrad=gl.pcgrad,
+)
+BLOCKS = {'global': None, 'layer': gl.by_layer}
+SCHEDULES = dict(
+    constant=lambda peak, warmup, steps: optax.warmup_constant_schedule(
+        0.0, peak, warmup
+    ),
+    cosine=lambda peak, warmup, steps: optax.warmup_cosine_decay_schedule(
+        0.0, peak, warmup, max(steps, warmup + 1)
+    ),
+)
+
+
+class Optimizer(NamedTuple):
+  """One chain in two forms that share a state.
+
+  Attributes:
+    corrected: takes rows `[R, *param]`; its state is `(correction, *rest)`.
+    plain: takes the joint gradient; its state is `rest`.
+    schedule: learning rate of each step.
+  """
+
+  corrected: optax.GradientTransformationExtraArgs
+  plain: optax.GradientTransformation
+  schedule: optax.Schedule
+
+
+def choose(key: str, name: str, choices: dict[str, Any]) -> Any:
+  """Looks up a config value, and says what there is to choose from.
+
+  Raises:
+    ValueError: naming key, value and choices.
+  """
+  if name not in choices:
+    raise ValueError(
+        f'config.{key}={name!r} is not known; choose one of'
+        f' {", ".join(choices)}.'
+    )
+  return choices[name]
+
+
+def make_weighting(name: str, kwargs: dict[str, Any]) -> gl.Weighting:
+  """The weighting that a config names.
+
+  Raises:
+    ValueError: an unknown name or argument.
+  """
+  factory = choose('correction.name', name, CORRECTIONS)
+  try:
+    return factory(**kwargs)
+  except TypeError as error:
+    raise ValueError(
+        f'config.correction.kwargs={kwargs} do not fit {name}: {error}.'
+    ) from error
+
+
+def make_optimizer(
+    config: Any, num_tasks: int, weighting: gl.Weighting | None
+) -> Optimizer:
+  """Builds the chain from a config; `weighting` stands in for the named one."""
+  c, o = config.correction, config.optimizer
+  if weighting is None:
+    weighting = make_weighting(c.name, c.kwargs.to_dict())
+  make_schedule = choose('optimizer.schedule', o.schedule, SCHEDULES)
+  schedule = make_schedule(o.learning_rate, o.warmup_steps, config.num_steps)
+  correct = gl.correct(
+      weighting,
+      num_tasks=num_tasks,
+      num_splits=config.num_splits,
+      blocks=choose('correction.blocks', c.blocks, BLOCKS),
+      match_norm=c.match_norm,
+  )
+  rest = (
+      optax.clip_by_global_norm(o.clip_norm),
+      optax.adamw(schedule, b1=o.b1, b2=o.b2, weight_decay=o.weight_decay),
+  )
+  return Optimizer(
+      optax.chain(correct, *rest), optax.chain(*rest), schedule
+  )
