@@ -1,0 +1,57 @@
+"""Report: a run as one HTML page, a CSV file and a table on the terminal.
+
+All three show the same numbers. The command is
+`python -m gradlens.report --workdir=DIR`.
+"""
+
+import textwrap
+
+from etils import epath
+
+from gradlens.report import history, page, sentence, summary, tables
+
+
+def table(workdir: epath.PathLike) -> str:
+  """Summarizes a run for the terminal.
+
+  Args:
+    workdir: the run's directory.
+
+  Returns:
+    The table, one line a task, and a closing sentence.
+
+  Raises:
+    ValueError: there is no run, or one of its files is broken.
+  """
+  rows = summary.summarize(history.load(workdir))
+  closing = textwrap.fill(sentence.closing_sentence(rows), width=100)
+  return f'{tables.to_text(rows)}\n\n{closing}'
+
+
+def write(
+    workdir: epath.PathLike, gain_window: int | None = None,
+) -> epath.Path:
+  """Writes WORKDIR/report.html and WORKDIR/report.csv.
+
+  Args:
+    workdir: the run's directory, finished or not.
+    gain_window: steps on each side of a learning gain; None takes a tenth of
+      the run.
+
+  Returns:
+    The page's path.
+
+  Raises:
+    ValueError: there is no run, one of its files is broken, or the window is
+      not positive.
+  """
+  run = history.load(workdir)
+  if gain_window is None:
+    gain_window = max(1, len(run.steps) // 10)
+  if gain_window < 1:
+    raise ValueError(f'gain_window must be at least 1, not {gain_window}.')
+  rows = summary.summarize(run)
+  path = run.workdir / 'report.html'
+  path.write_bytes(page.render(run, rows, gain_window).encode())
+  (run.workdir / 'report.csv').write_bytes(tables.to_csv(rows).encode())
+  return path

@@ -1,0 +1,30 @@
+"""Program: `python -m gradlens.report --workdir=DIR`."""
+
+from collections.abc import Sequence
+import sys
+
+from absl import app, flags
+
+from gradlens import report
+
+_WORKDIR = flags.DEFINE_string(
+    'workdir', None, 'Directory of the run to report on.', required=True)
+_GAIN_WINDOW = flags.DEFINE_integer(
+    'gain_window', None, 'Steps on each side of a learning gain; without it a '
+    'tenth of the run.', lower_bound=1)
+
+
+def main(argv: Sequence[str]) -> None:
+  """Prints the table and writes the page and the CSV file."""
+  if len(argv) > 1:
+    raise app.UsageError(f'unexpected argument {argv[1]!r}')
+  try:
+    path = report.write(_WORKDIR.value, gain_window=_GAIN_WINDOW.value)
+    text = report.table(_WORKDIR.value)
+  except ValueError as e:
+    sys.exit(f'error: {e}')
+  print(f'{text}\n\n{path}')
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,200 @@
+"""A run in one row per task: norms, shares, rewards, with intervals.
+
+Dims here: T training steps, C contiguous blocks of them, N prompts.
+"""
+
+from collections.abc import Callable
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gradlens import diagnostics
+from gradlens.report import history
+
+# Steps of a run resemble their neighbors, so an observation of the jackknife
+# is a block of steps; ten are enough for an interval, and long for short runs.
+NUM_BLOCKS = 10
+_MAX_LOG = 700.0  # exp of more overflows
+_EXACT = ('sequence_mean', 'fixed_length')
+
+
+class Estimate(NamedTuple):
+  """A number with its 95% interval; NaN stands for what is not known."""
+  value: float
+  low: float = math.nan
+  high: float = math.nan
+
+  @property
+  def bounded(self) -> bool:
+    """Whether there is an interval."""
+    return math.isfinite(self.low) and math.isfinite(self.high)
+
+
+class Row(NamedTuple):
+  """One task of a run; every number is an average over the measured steps.
+
+  Attributes:
+    task: name.
+    estimator: 'unbiased', or 'cross-split' where splits share a denominator.
+    steps: number of training steps whose gradients were measured.
+    contribution: squared norm of what the task adds to the joint gradient.
+    naive: the same with the sampling noise left in.
+    intrinsic: squared norm of the gradient of the task's own loss.
+    share_before: share of the update without the correction.
+    share_after: share of the update with the correction.
+    reward_of: 'held-out' (first and last evaluation) or, where there are not
+      two evaluations, 'training' (first and last tenth of the steps).
+    reward_before: mean reward at the start.
+    reward_after: mean reward at the end.
+    gain: held-out reward gained, paired by prompt.
+    ratio: contribution over the quietest task's; its interval holds for all
+      pairs of tasks at once, because the pair is chosen by looking. A ratio
+      without an interval is not known: its divisor may be zero.
+  """
+  task: str
+  estimator: str
+  steps: int
+  contribution: Estimate
+  naive: float
+  intrinsic: float
+  share_before: float
+  share_after: float
+  reward_of: str
+  reward_before: float
+  reward_after: float
+  gain: Estimate
+  ratio: Estimate
+
+
+def summarize(run: history.Run) -> list[Row]:
+  """Summarizes a run, one row per task in the config's order.
+
+  Args:
+    run: the run's history.
+
+  Returns:
+    The rows; NaN where a run has no such measurement (yet).
+  """
+  norms_TxK = run.per_task('norm_sq/unbiased')
+  contributions = [_mean_over_steps(norms_T) for norms_T in norms_TxK.T]
+  ratios = _ratios(norms_TxK, [c.value for c in contributions])
+  means = {prefix: [mean(values_T) for values_T in run.per_task(prefix).T]
+           for prefix in ('norm_sq/naive', 'intrinsic_norm_sq/unbiased',
+                          'share/before', 'share/after')}
+  gains = [_gain(run, task) for task in run.tasks]
+  reward_of, rewards = _rewards(run)
+  measured = int(np.isfinite(norms_TxK).any(-1).sum())
+  return [
+      Row(task, estimator(run), measured, contributions[k],
+          *(column[k] for column in means.values()),
+          reward_of, *rewards[k], gains[k], ratios[k])
+      for k, task in enumerate(run.tasks)]
+
+
+def estimator(run: history.Run) -> str:
+  """'unbiased' if a task's splits are independent, else 'cross-split'."""
+  independent = run.setting('loss.aggregate') in _EXACT
+  enough = run.setting('num_splits') >= 2
+  return 'unbiased' if independent and enough else 'cross-split'
+
+
+def mean(values: np.ndarray) -> float:
+  """Mean of the finite values, NaN if there are none."""
+  values = values[np.isfinite(values)]
+  return float(values.mean()) if values.size else math.nan
+
+
+def _blocks(*series_T: np.ndarray) -> list[np.ndarray]:
+  """Sums and counts over contiguous blocks of the steps that any measured."""
+  finite_XxT = np.isfinite(np.stack(series_T))
+  kept_T = finite_XxT.any(0)
+  blocks = []
+  for values_T, finite_T in zip(series_T, finite_XxT, strict=True):
+    values_T = np.where(finite_T, values_T, 0.0)[kept_T]
+    size = min(NUM_BLOCKS, values_T.size)
+    for part_T in (values_T, finite_T[kept_T]):
+      blocks.append(np.array([p.sum() for p in np.array_split(part_T, size)])
+                    if size else np.zeros(0))
+  return blocks
+
+
+def _interval(
+    statistic: Callable[..., Any], *arrays: np.ndarray, level: float = 0.95,
+) -> tuple[float, float]:
+  """Jackknife interval, NaN for fewer than two observations."""
+  if arrays[0].shape[0] < 2:
+    return math.nan, math.nan
+  _, low, high = diagnostics.jackknife(statistic, *arrays, level=level)
+  return float(low), float(high)
+
+
+def _mean_over_steps(values_T: np.ndarray) -> Estimate:
+  sums_C, counts_C = _blocks(values_T)
+  return Estimate(mean(values_T), *_interval(_quotient, sums_C, counts_C))
+
+
+def _quotient(sums_C: np.ndarray, counts_C: np.ndarray) -> float:
+  count = counts_C.sum()
+  return sums_C.sum() / count if count else math.nan
+
+
+def _ratios(norms_TxK: np.ndarray, means: list[float]) -> list[Estimate]:
+  """Ratios of run-averaged norms to the quietest task's."""
+  quietest = int(np.argmin(np.where(np.isfinite(means), means, np.inf)))
+  if not means[quietest] > 0:
+    return [Estimate(math.nan)] * len(means)
+  pairs = math.comb(len(means), 2)
+  return [Estimate(1.0, 1.0, 1.0) if k == quietest else
+          _ratio(norms_TxK[:, k], norms_TxK[:, quietest], 1 - 0.05 / pairs)
+          for k in range(len(means))]
+
+
+def _ratio(
+    loud_T: np.ndarray, quiet_T: np.ndarray, level: float,
+) -> Estimate:
+  def log_ratio(sums_C, counts_C, quiet_sums_C, quiet_counts_C):
+    loud = _quotient(sums_C, counts_C)
+    quiet = _quotient(quiet_sums_C, quiet_counts_C)
+    # Without a block either may be negative: then there is no interval.
+    return math.log(loud / quiet) if min(loud, quiet) > 0 else math.nan
+
+  low, high = _interval(log_ratio, *_blocks(loud_T, quiet_T), level=level)
+  if not (math.isfinite(low) and math.isfinite(high)):
+    return Estimate(math.nan)
+  return Estimate(mean(loud_T) / mean(quiet_T),
+                  math.exp(min(low, _MAX_LOG)), math.exp(min(high, _MAX_LOG)))
+
+
+def _paired(run: history.Run, task: str) -> tuple[np.ndarray, np.ndarray]:
+  """Rewards per prompt at the first and the last evaluation of a task."""
+  steps = sorted(s for s, rewards in run.evals.items() if task in rewards)
+  if len(steps) < 2:
+    return np.zeros(0), np.zeros(0)
+  before_N, after_N = (run.evals[s][task] for s in (steps[0], steps[-1]))
+  if before_N.shape != after_N.shape:
+    raise ValueError(
+        f'{run.workdir}/evals: {task} has {before_N.shape[0]} prompts at step '
+        f'{steps[0]} and {after_N.shape[0]} at step {steps[-1]}; a paired '
+        'difference needs the same prompts.')
+  return before_N, after_N
+
+
+def _gain(run: history.Run, task: str) -> Estimate:
+  before_N, after_N = _paired(run, task)
+  if before_N.size:
+    return Estimate(mean(after_N - before_N), *_interval(
+        lambda differences: differences.mean(), after_N - before_N))
+  _, rewards = run.heldout(task)
+  return Estimate(rewards[-1] - rewards[0] if rewards.size > 1 else math.nan)
+
+
+def _rewards(run: history.Run) -> tuple[str, list[tuple[float, float]]]:
+  """Each task's mean reward at the start and at the end of the run."""
+  heldout = [run.heldout(task)[1] for task in run.tasks]
+  if all(rewards.size > 1 for rewards in heldout):
+    return 'held-out', [(float(r[0]), float(r[-1])) for r in heldout]
+  rewards_TxK = run.per_task('reward')
+  tenth = max(1, len(rewards_TxK) // 10)
+  return 'training', [(mean(rewards_T[:tenth]), mean(rewards_T[-tenth:]))
+                      for rewards_T in rewards_TxK.T]
