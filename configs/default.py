@@ -1,0 +1,96 @@
+"""Every key there is, with its default; other configs start from here.
+
+Not a run by itself: it names no tasks. See `toy.py`.
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """The defaults, unlocked: a config file fills them in."""
+  c = ml_collections.ConfigDict()
+  c.seed = 0
+  c.num_steps = 100
+  # Where parameters come from: '' draws them at random; 'warm' is the small
+  # model shipped with gradlens; else a run's workdir or a Hugging Face model
+  # directory. A run that has a checkpoint of its own resumes from it instead.
+  c.init_from = ''
+  # Sizes of a model drawn at random, under their Hugging Face names. Loaded
+  # models bring their own.
+  c.model = ml_collections.ConfigDict(dict(
+      model_type='qwen3', vocab_size=384, hidden_size=128,
+      intermediate_size=384, num_hidden_layers=4, num_attention_heads=4,
+      num_key_value_heads=2, head_dim=32, max_position_embeddings=64,
+      rms_norm_eps=1e-6, rope_theta=10_000.0, initializer_range=0.05,
+      tie_word_embeddings=True,
+  ))
+  # name -> dict(source, pattern, template); see gradlens/tasks.
+  c.tasks = ml_collections.ConfigDict()
+  c.data = ml_collections.ConfigDict(dict(num_train=1024, num_heldout=256))
+
+  # 'grpo' learns from rewards of sampled completions; 'supervised' from the
+  # reference answers.
+  c.objective = 'grpo'
+  c.prompts_per_task = 16
+  c.num_splits = 2  # independent parts of each task's prompts, for the norms
+  c.num_completions = 8
+  c.inner_epochs = 1  # updates on each batch; measured in the first
+  c.rollout = ml_collections.ConfigDict(dict(
+      max_prompt_tokens=32, max_new_tokens=16, temperature=1.0,
+  ))
+  c.verifier = ml_collections.ConfigDict(dict(
+      cpu_seconds=1.0, wall_seconds=10.0,
+  ))
+  c.advantage = ml_collections.ConfigDict(dict(scale='std'))
+  c.loss = ml_collections.ConfigDict(dict(
+      aggregate='sequence_mean',  # or 'token_mean', 'fixed_length'
+      normalize='batch',  # or 'task'
+      clip_low=0.2, clip_high=0.2,
+  ))
+  c.correction = ml_collections.ConfigDict(dict(
+      name='total',
+      kwargs=ml_collections.ConfigDict(),
+      blocks='global',  # or 'layer': weights of their own for every layer
+      match_norm=False,
+  ))
+  c.optimizer = ml_collections.ConfigDict(dict(
+      learning_rate=1e-3, schedule='constant', warmup_steps=5, b1=0.9,
+      b2=0.99, weight_decay=0.0, clip_norm=1.0,
+  ))
+
+  # Decompose the gradient every so many steps; 0 never does.
+  c.instrument_every = 1
+  c.evaluate = ml_collections.ConfigDict(dict(
+      every=50, num_completions=4, batch_size=64,  # prompts of a task at once
+  ))
+  c.checkpoint = ml_collections.ConfigDict(dict(every=50, keep=2))
+  c.log_seconds = 10.0  # between progress lines
+  return c
+
+
+def parse_arg(config: ml_collections.ConfigDict, arg: str | None) -> None:
+  """Applies the variants of `--config=file.py:key=value,key=value`.
+
+  Keys are those of the config; `correction` is short for `correction.name`.
+
+  Raises:
+    ValueError: a part that is not `key=value`, an unknown key or a value of
+      another type, with the part.
+  """
+  for part in (arg or '').split(','):
+    if not part:
+      continue
+    key, equals, value = part.partition('=')
+    if not equals:
+      raise ValueError(f'config argument {part!r} is not of the form key=value')
+    key = {'correction': 'correction.name'}.get(key, key)
+    try:
+      old = config
+      for name in key.split('.'):
+        old = old[name]
+      new = value == 'True' if isinstance(old, bool) else type(old)(value)
+      config.update_from_flattened_dict({key: new})
+    except (KeyError, TypeError, ValueError) as error:
+      raise ValueError(
+          f'config argument {part!r} does not fit the config: {error}'
+      ) from error

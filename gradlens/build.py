@@ -1,0 +1,131 @@
+"""Build: everything that a run needs, from its config, before any work."""
+
+from typing import Any, NamedTuple
+
+import jax
+from transformers import ByT5Tokenizer
+
+from gradlens import checkpoint, experience, models, tasks, text, train_step
+from gradlens.experience import Collect
+from gradlens.optimizer import choose
+
+OBJECTIVES = ('grpo', 'supervised')
+
+
+class Setup(NamedTuple):
+  """A model with its first parameters, its tokenizer and its tasks."""
+
+  model: models.Model
+  params: Any
+  tokenizer: Any
+  tasks: list[tasks.Task]
+
+  @property
+  def names(self) -> list[str]:
+    """Of the tasks, in the order of every array's task axis."""
+    return [task.name for task in self.tasks]
+
+
+def load_tasks(config: Any) -> list[tasks.Task]:
+  """The tasks of a config.
+
+  Raises:
+    ValueError: there are none, or one cannot be loaded.
+  """
+  if not config.tasks:
+    raise ValueError(
+        'config.tasks is empty; name at least one, as configs/toy.py does.'
+    )
+  return [
+      tasks.load(
+          name, spec.source, pattern=spec.pattern, template=spec.template,
+          num_train=config.data.num_train, num_heldout=config.data.num_heldout,
+          seed=config.seed,
+      )
+      for name, spec in config.tasks.items()
+  ]
+
+
+def load_model(config: Any) -> tuple[models.Model, Any, Any]:
+  """Model, parameters and tokenizer: from `init_from`, or drawn at random."""
+  if config.init_from:
+    return checkpoint.load_model(config.init_from)
+  model = models.build(models.DecoderConfig(**config.model))
+  key = jax.random.fold_in(jax.random.key(config.seed), 0)
+  return model, models.init(model, key), ByT5Tokenizer()
+
+
+def setup(config: Any) -> Setup:
+  """Loads model and tasks, and checks that they fit each other.
+
+  Raises:
+    ValueError: one sentence on what is wrong, where, and how to mend it.
+  """
+  all_tasks = load_tasks(config)
+  model, params, tokenizer = load_model(config)
+  r = config.rollout
+  context = model.config.max_position_embeddings
+  if r.max_prompt_tokens + r.max_new_tokens > context:
+    raise ValueError(
+        f'rollout.max_prompt_tokens={r.max_prompt_tokens} and'
+        f' rollout.max_new_tokens={r.max_new_tokens} exceed the model\'s'
+        f' context of {context} tokens; lower one of them.'
+    )
+  for task in all_tasks:
+    text.check_lengths(
+        tokenizer, task.name, task.train + task.heldout,
+        max_prompt_tokens=r.max_prompt_tokens, max_new_tokens=r.max_new_tokens,
+    )
+  if config.prompts_per_task % config.num_splits:
+    raise ValueError(
+        f'prompts_per_task={config.prompts_per_task} is not a multiple of'
+        f' num_splits={config.num_splits}.'
+    )
+  return Setup(model, params, tokenizer, all_tasks)
+
+
+def verifier(config: Any, run: Setup) -> tasks.Verifier:
+  """The process that scores completions; a context manager."""
+  v = config.verifier
+  return tasks.Verifier(
+      run.tasks, cpu_seconds=v.cpu_seconds, wall_seconds=v.wall_seconds
+  )
+
+
+def sampler(
+    config: Any, run: Setup, scorer: tasks.Verifier, num_completions: int
+) -> Collect:
+  """Experience from the policy."""
+  r = config.rollout
+  return experience.sampler(
+      run.model, run.tokenizer, scorer, run.names,
+      num_completions=num_completions, max_prompt_tokens=r.max_prompt_tokens,
+      max_new_tokens=r.max_new_tokens, temperature=r.temperature,
+  )
+
+
+def collector(config: Any, run: Setup, scorer: tasks.Verifier) -> Collect:
+  """Experience for training: sampled, or the reference answers."""
+  r = config.rollout
+  if config.objective == 'grpo':
+    return sampler(config, run, scorer, config.num_completions)
+  return experience.references(
+      run.tokenizer, max_prompt_tokens=r.max_prompt_tokens,
+      max_new_tokens=r.max_new_tokens,
+  )
+
+
+def objective(config: Any) -> train_step.Objective:
+  """What the config maximizes.
+
+  Raises:
+    ValueError: an unknown name.
+  """
+  makers = dict(
+      grpo=lambda: train_step.grpo(
+          advantage_scale=config.advantage.scale,
+          clip_low=config.loss.clip_low, clip_high=config.loss.clip_high,
+      ),
+      supervised=train_step.supervised,
+  )
+  return choose('objective', config.objective, makers)()

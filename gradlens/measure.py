@@ -1,0 +1,246 @@
+"""Measures the tasks' gradients at fixed parameters, without training.
+
+    python -m gradlens.measure --config=configs/toy.py --prompts=2048
+
+Every prompt belongs to one of `--splits` parts of its task; their gradients
+are summed apart, and inner products of different parts carry no noise.
+"""
+
+from collections.abc import Iterator
+import logging
+from typing import Any, NamedTuple
+
+from absl import app, flags
+import jax
+import jax.numpy as jnp
+import ml_collections
+from ml_collections import config_flags
+import numpy as np
+
+import gradlens as gl
+from gradlens import build, losses, metrics, train_step
+from gradlens.mixture import Mixture
+from gradlens.report import tables
+
+_log = logging.getLogger(__name__)
+
+_CONFIG = config_flags.DEFINE_config_file(
+    'config', None, 'Config file, with its argument after a colon.',
+    lock_config=True,
+)
+_PROMPTS = flags.DEFINE_integer(
+    'prompts', 2048, 'Prompts of each task; more make the intervals narrower.'
+)
+_SPLITS = flags.DEFINE_integer(
+    'splits', 8, 'Independent parts of the prompts, each a gradient in memory.'
+)
+
+
+class Interval(NamedTuple):
+  """An estimate with its 95% interval."""
+
+  value: np.ndarray
+  low: np.ndarray
+  high: np.ndarray
+
+
+class Measurement(NamedTuple):
+  """What was measured of each task.
+
+  Attributes:
+    names: of the tasks.
+    rewards_K: mean rewards, `[K]` each.
+    norm_sq_K: unbiased squared norms of the contributions.
+    intrinsic_K: of the tasks' own normalized losses.
+    naive_K: the same without removing noise.
+    ratio_K: of each unbiased squared norm to the quietest one's.
+    layer_shares: per block, the share of a task's unbiased squared norm.
+  """
+
+  names: list[str]
+  rewards_K: Interval
+  norm_sq_K: Interval
+  intrinsic_K: Interval
+  naive_K: np.ndarray
+  ratio_K: Interval
+  layer_shares: dict[str, np.ndarray]
+
+
+def measure(
+    config: ml_collections.ConfigDict, *, num_prompts: int, num_splits: int
+) -> Measurement:
+  """Samples completions and decomposes their gradient; changes nothing.
+
+  Args:
+    config: of a run; `init_from` says what is measured.
+    num_prompts: of each task, all different.
+    num_splits: parts for the estimates, 3 or more; memory holds
+      K x num_splits gradients.
+
+  Raises:
+    ValueError: one sentence on what is wrong, before any work.
+  """
+  size = config.prompts_per_task
+  if num_splits < 3 or num_prompts % (size * num_splits):
+    raise ValueError(
+        f'--prompts={num_prompts} must be a multiple of prompts_per_task x'
+        f' splits = {size} x {num_splits}, with 3 splits or more.'
+    )
+  if num_prompts > config.data.num_train:
+    raise ValueError(
+        f'--prompts={num_prompts} exceeds data.num_train='
+        f'{config.data.num_train}: a prompt taken twice is not independent.'
+    )
+  run = build.setup(config)
+  rows_RxP, counts_KxS, rewards_SxK = _accumulate(
+      config, run, num_prompts, num_splits
+  )
+  scale_R = 1 / losses.denominators(
+      counts_KxS, normalize=config.loss.normalize
+  ).reshape(-1)
+  grams = jax.device_get(gl.gram_blocks(rows_RxP, gl.by_layer))
+  scale_RxR = np.outer(scale_R, scale_R).astype(np.float64)
+  blocks = {
+      name: gram * scale_RxR for name, gram in metrics.layers(grams).items()
+  }
+  shares_K = losses.task_shares(counts_KxS, normalize=config.loss.normalize)
+  return _estimate(run.names, blocks, np.asarray(shares_K), rewards_SxK)
+
+
+def _accumulate(
+    config: ml_collections.ConfigDict, run: build.Setup, num_prompts: int,
+    num_splits: int,
+) -> tuple[Any, jax.Array, np.ndarray]:
+  """Undivided gradients `[R, *param]`, counts `[K, S]`, rewards `[S, K]`."""
+  k, aggregate = len(run.tasks), config.loss.aggregate
+  objective = build.objective(config)
+  row_loss = train_step.make_row_loss(
+      run.model, objective, temperature=config.rollout.temperature,
+      aggregate=aggregate,
+  )
+
+  @jax.jit
+  def add(rows, params, batch, split):
+    grads, counts = rows
+    advantages_KxBxG = objective.advantages(batch.rewards_KxBxG)
+    row = train_step.Row(batch, advantages_KxBxG, jnp.ones(k))
+    _, grads_KxP = gl.task_value_and_grad(row_loss, has_aux=True)(params, row)
+    count_K = jax.vmap(
+        lambda mask: losses.row_count(mask, aggregate=aggregate)
+    )(batch.mask_KxBxGxC)
+    grads = jax.tree.map(lambda a, g: a.at[:, split].add(g), grads, grads_KxP)
+    return grads, counts.at[:, split].add(count_K)
+
+  rows = jax.tree.map(
+      lambda a: jnp.zeros((k, num_splits, *a.shape)), run.params
+  ), jnp.zeros((k, num_splits))
+  rewards = np.zeros((num_splits, k))
+  batches = num_prompts // config.prompts_per_task
+  for i, batch in _batches(config, run, batches):
+    rows = add(rows, run.params, batch, i % num_splits)
+    rewards[i % num_splits] += np.mean(batch.rewards_KxBxG, axis=(1, 2))
+  grads_RxP = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), rows[0])
+  return grads_RxP, rows[1], rewards * num_splits / batches
+
+
+def _batches(
+    config: ml_collections.ConfigDict, run: build.Setup, count: int
+) -> Iterator[tuple[int, train_step.Batch]]:
+  mixture = Mixture(run.tasks, config.prompts_per_task, config.seed)
+  key = jax.random.fold_in(jax.random.key(config.seed), 3)
+  with build.verifier(config, run) as verifier:
+    collect = build.collector(config, run, verifier)
+    for i in range(count):
+      step_key = jax.random.fold_in(key, i)
+      yield i, collect(run.params, mixture.batch(i), step_key).batch
+      if (i + 1) % max(1, count // 10) == 0:
+        _log.info('%d of %d prompts of each task', *(
+            n * config.prompts_per_task for n in (i + 1, count)))
+
+
+def _unbiased(gram_RxR: np.ndarray, splits: np.ndarray, total: int):
+  """Squared norms of the whole, from some of its splits: `[K]`."""
+  num_tasks = gram_RxR.shape[0] // total
+  grid = gram_RxR.reshape(num_tasks, total, num_tasks, total)
+  own_KxSxS = np.einsum('ksku->ksu', grid)[:, splits][:, :, splits]
+  pairs_K = own_KxSxS.sum((1, 2)) - np.einsum('kss->k', own_KxSxS)
+  return pairs_K * total**2 / (len(splits) * (len(splits) - 1))
+
+
+def _estimate(
+    names: list[str], blocks: dict[str, np.ndarray], shares_K: np.ndarray,
+    rewards_SxK: np.ndarray,
+) -> Measurement:
+  num_splits = len(rewards_SxK)
+  gram_RxR = sum(blocks.values())
+  splits = np.arange(num_splits)
+  norm_sq_K = lambda s: _unbiased(gram_RxR, s, num_splits)
+  quietest = int(np.argmin(norm_sq_K(splits)))
+
+  def log_ratio_K(s):
+    with np.errstate(invalid='ignore', divide='ignore'):
+      return np.log(norm_sq_K(s)) - np.log(norm_sq_K(s)[quietest])
+
+  whole = Interval(*gl.jackknife(norm_sq_K, splits))
+  return Measurement(
+      names,
+      Interval(*gl.jackknife(lambda r: r.mean(0), rewards_SxK)),
+      whole,
+      Interval(*(bound / shares_K**2 for bound in whole)),
+      np.diag(gl.task_gram(gram_RxR, num_splits)),
+      Interval(*map(np.exp, gl.jackknife(log_ratio_K, splits))),
+      {
+          name: _unbiased(gram, splits, num_splits) / whole.value
+          for name, gram in blocks.items()
+      },
+  )
+
+
+def table(measured: Measurement) -> str:
+  """The measurement as text: a line a task, then the layers' shares."""
+  bracket = tables.bracket
+  lines = [['task', 'reward [95%]', 'squared norm [95%]', 'naive',
+            'intrinsic [95%]', 'ratio to quietest [95%]']]
+  for k, name in enumerate(measured.names):
+    at = lambda interval, k=k: [bound[k] for bound in interval]
+    lines.append([
+        name,
+        bracket(tables.fixed, *at(measured.rewards_K)),
+        bracket(tables.number, *at(measured.norm_sq_K)),
+        tables.number(measured.naive_K[k]),
+        bracket(tables.number, *at(measured.intrinsic_K)),
+        bracket(tables.number, *at(measured.ratio_K)),
+    ])
+  layers = [['share of the squared norm', *measured.names]]
+  for block, shares_K in measured.layer_shares.items():
+    layers.append([block, *map(tables.percent, shares_K)])
+  return f'{_aligned(lines)}\n\n{_aligned(layers)}'
+
+
+def _aligned(lines: list[list[str]]) -> str:
+  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+  return '\n'.join(
+      '  '.join(
+          cell.rjust(width) if i else cell.ljust(width)
+          for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+      ).rstrip()
+      for line in lines
+  )
+
+
+def main(argv: list[str]) -> None:
+  """Measures and prints."""
+  if len(argv) > 1:
+    raise app.UsageError(f'not understood: {" ".join(argv[1:])}')
+  logging.getLogger('gradlens').setLevel(logging.INFO)
+  try:
+    print(table(measure(
+        _CONFIG.value, num_prompts=_PROMPTS.value, num_splits=_SPLITS.value
+    )))
+  except ValueError as error:
+    raise SystemExit(f'gradlens: {error}') from error
+
+
+if __name__ == '__main__':
+  flags.mark_flags_as_required(['config'])
+  app.run(main)
