@@ -11,7 +11,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test quick lint warm-start clean
+.PHONY: demo test quick lint bench warm-start clean
 
 demo: $(INSTALLED)
 	$(RUN) -m gradlens.main --config=configs/toy.py --workdir=runs/demo
@@ -27,6 +27,10 @@ lint: $(INSTALLED)
 	@# A checker that is told to look away is no checker.
 	@! grep -rnE 'noqa|type: ignore|pylint: ?disable|pragma: no|fmt: (off|skip)' \
 	  --include='*.py' --exclude-dir=.venv --exclude-dir=build .
+
+# What measuring costs, in ratios. On an idle machine.
+bench: $(INSTALLED)
+	$(RUN) -m benchmarks.step --config=configs/toy.py
 
 # Trains the weights that the package ships, then puts them there.
 warm-start: $(INSTALLED)

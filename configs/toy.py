@@ -1,4 +1,10 @@
-"""Toy."""
+"""Four small tasks, from the shipped warm start: the whole path in minutes.
+
+    python -m gradlens.main --config=configs/toy.py --workdir=runs/toy
+    python -m gradlens.main --config=configs/toy.py:correction=pcgrad ...
+
+An argument after the colon changes keys, as `correction=NAME,num_steps=20`.
+"""
 
 import ml_collections
 
@@ -6,25 +12,31 @@ from gradlens.configs import default
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-  """Four tasks."""
+  """GRPO on spelling, sums, palindromes and angles, all cut to a few bytes."""
   c = default.get_config()
+  c.init_from = 'warm'
+  c.num_steps = 100
+  # Prompts end in a mark of their task, so that no task looks like another.
   c.tasks = ml_collections.ConfigDict(dict(
-      spell_backward=dict(
-          source='rg:spell_backward?min_word_len=8&max_word_len=11',
-          pattern=r': (\w+)$', template='{0}<',
+      angles=dict(
+          source='rg:simple_geometry?min_sides=3&max_sides=3'
+          '&min_angle=10&max_angle=80',
+          pattern=r'are: (\d+)\.0°, (\d+)\.0°', template='{0},{1}^',
       ),
       chain_sum=dict(
-          source='rg:chain_sum?min_terms=2&max_terms=2&min_digits=1&max_digits=2',
+          source='rg:chain_sum?min_terms=2&max_terms=2'
+          '&min_digits=1&max_digits=2',
           pattern=r': (\d+) ([+-]) (\d+) =$', template='{0}{1}{2}=',
       ),
       palindrome=dict(
-          source='rg:palindrome_generation?min_length=4&max_length=6',
-          pattern=r'letters: (\w), (\w), (\w), (\w)(?:, )?(\w?)(?:, )?(\w?)\n',
-          template='{0}{1}{2}{3}{4}{5}!',
+          source='rg:palindrome_generation?min_length=5&max_length=7',
+          pattern=r'letters: (\w), (\w), (\w), (\w), (\w)'
+          r'(?:, )?(\w?)(?:, )?(\w?)\n',
+          template='{0}{1}{2}{3}{4}{5}{6}!',
       ),
-      angles=dict(
-          source='rg:simple_geometry?min_sides=3&max_sides=3&min_angle=10&max_angle=75',
-          pattern=r'are: (\d+)\.0°, (\d+)\.0°', template='{0},{1}^',
+      spell_backward=dict(
+          source='rg:spell_backward?min_word_len=10&max_word_len=10',
+          pattern=r': (\w+)$', template='{0}<',
       ),
   ))
   c.data.num_train = 3072

@@ -1,4 +1,10 @@
-"""Warm start."""
+"""The warm start that the package ships: supervised, from random parameters.
+
+    make warm-start
+
+takes 8 minutes on 2 idle cores and writes gradlens/models/warm, whose
+README.md has the held-out rewards: between 0.18 and 0.50.
+"""
 
 import ml_collections
 
@@ -6,17 +12,22 @@ from gradlens.configs import toy
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-  """Supervised."""
+  """Likelihood of the reference answers of the tasks of `toy`."""
   c = toy.get_config()
   with c.unlocked():
+    c.init_from = ''
     c.objective = 'supervised'
-    c.num_steps = 600
+    c.num_steps = 450
     c.prompts_per_task = 48
-    c.instrument_every = 0
+    # Spelling backward is learned long before the rest, and would leave nothing
+    # to reinforce; sums are learned last.
+    c.correction.name = 'constant'
+    c.correction.kwargs = dict(weights=(1.0, 1.5, 1.0, 0.1))
+    c.num_splits = 1
     c.optimizer.learning_rate = 2e-3
     c.optimizer.schedule = 'cosine'
-    c.optimizer.warmup_steps = 100
-    c.evaluate.every = 100
-    c.checkpoint.every = 100
+    c.optimizer.warmup_steps = 50
+    c.evaluate.every = 50
+    c.checkpoint.every = 50
     toy.default.parse_arg(c, arg)
   return c

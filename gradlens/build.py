@@ -9,8 +9,6 @@ from gradlens import checkpoint, experience, models, tasks, text, train_step
 from gradlens.experience import Collect
 from gradlens.optimizer import choose
 
-OBJECTIVES = ('grpo', 'supervised')
-
 
 class Setup(NamedTuple):
   """A model with its first parameters, its tokenizer and its tasks."""

@@ -155,11 +155,19 @@ class Checkpoints:
     Raises:
       ValueError: there is none, or it cannot be read.
     """
-    if self.latest is None:
-      raise ValueError(f'{self._folder} holds no checkpoint yet.')
     return self._read(params=ocp.args.StandardRestore(like))['params']
 
+  def restore_data(self) -> dict[str, Any]:
+    """The newest position in the data only.
+
+    Raises:
+      ValueError: there is none, or it cannot be read.
+    """
+    return self._read(data=ocp.args.JsonRestore())['data']
+
   def _read(self, **items: Any) -> Any:
+    if self.latest is None:
+      raise ValueError(f'{self._folder} holds no checkpoint yet.')
     try:
       return self._manager.restore(
           self.latest, args=ocp.args.Composite(**items)

@@ -151,9 +151,10 @@ def _verify(
   shape = (len(texts), len(texts[0]), len(texts[0][0]))
   rewards = np.array([r.score for r in results], np.float32).reshape(shape)
   status = np.array([r.status for r in results]).reshape(shape)
-  return (
-      rewards, (status == 'error').sum((1, 2)), (status == 'timeout').sum((1, 2))
+  errors_K, timeouts_K = (
+      (status == bad).sum((1, 2)) for bad in ('error', 'timeout')
   )
+  return rewards, errors_K, timeouts_K
 
 
 def references(

@@ -1,30 +1,101 @@
-"""Exports a run's newest parameters as a Hugging Face model directory."""
+"""Exports a run's newest parameters as a Hugging Face model directory.
+
+    python -m gradlens.export --workdir=DIR --output=DIR
+
+Beside weights, config and tokenizer it writes where they come from: to read in
+README.md, and for programs in training.json.
+"""
 
 import json
+from typing import Any
 
-from absl import app, flags
-from etils import epath
+from gradlens import command
 
-from gradlens import checkpoint, models
+with command.imports('train'):
+  from absl import app, flags
+  from etils import epath
+
+  from gradlens import checkpoint, models
+  from gradlens.report import history
 
 _WORKDIR = flags.DEFINE_string('workdir', None, "The run's folder.")
 _OUTPUT = flags.DEFINE_string('output', None, 'The directory to write.')
 _DTYPE = flags.DEFINE_string('dtype', 'float32', 'Of the stored tensors.')
 
+_RECORDED_STEPS = 5
+_CARD = """\
+# A model trained with gradlens
+
+{steps} steps of the objective `{objective}` with gradlens {version}, seed
+{seed}. Files are in the Hugging Face layout; `training.json` has the whole
+config, the versions of packages, and the losses of the first steps.
+
+| task | source | held-out reward, first to last | data |
+|---|---|---|---|
+{rows}
+
+Held-out rewards are means over {prompts} prompts that were not trained on, at
+temperature {temperature}. The last column is a hash of all prompts and answers.
+"""
+
+
+def provenance(workdir: epath.PathLike) -> dict[str, Any]:
+  """Where a run's newest parameters come from, JSON-able.
+
+  Raises:
+    ValueError: there is no run, or no checkpoint.
+  """
+  run = history.load(workdir)
+  with checkpoint.Checkpoints(workdir) as saved:
+    data = saved.restore_data()
+  return dict(
+      config=run.config,
+      versions=run.versions,
+      steps=data['step'],
+      data=data['tasks'],
+      heldout={
+          task: dict(first=float(rewards[0]), last=float(rewards[-1]))
+          for task in run.tasks
+          if (rewards := run.heldout(task)[1]).size
+      },
+      losses={
+          task: run.values(f'loss/{task}')[:_RECORDED_STEPS].tolist()
+          for task in run.tasks
+      },
+  )
+
+
+def card(origin: dict[str, Any]) -> str:
+  """README.md of `provenance`."""
+  config = origin['config']
+  rows = [
+      f'| {task} | `{spec["source"]}` |'
+      f' {reward["first"]:.3f} to {reward["last"]:.3f} |'
+      f' `{origin["data"][task]}` |'
+      for task, spec in config['tasks'].items()
+      for reward in [origin['heldout'][task]]
+  ]
+  return _CARD.format(
+      steps=origin['steps'], objective=config['objective'],
+      version=origin['versions']['gradlens'], seed=config['seed'],
+      rows='\n'.join(rows), prompts=config['data']['num_heldout'],
+      temperature=config['rollout']['temperature'],
+  )
+
 
 def main(argv: list[str]) -> None:
   """Writes weights, config, tokenizer, and where they come from."""
-  del argv
-  try:
-    config = checkpoint.read_config(_WORKDIR.value)
+  if len(argv) > 1:
+    raise app.UsageError(f'not understood: {" ".join(argv[1:])}')
+  command.show_progress()
+  output = epath.Path(_OUTPUT.value)
+  with command.one_sentence():
+    origin = provenance(_WORKDIR.value)
     model, params, tokenizer = checkpoint.load_model(_WORKDIR.value)
-  except ValueError as error:
-    raise SystemExit(f'gradlens: {error}') from error
-  models.save(model, params, _OUTPUT.value, tokenizer, dtype=_DTYPE.value)
-  (epath.Path(_OUTPUT.value) / 'run_config.json').write_text(
-      json.dumps(config, indent=1)
-  )
-  print(f'Wrote {_OUTPUT.value}')
+    models.save(model, params, output, tokenizer, dtype=_DTYPE.value)
+  (output / 'training.json').write_text(json.dumps(origin, indent=1))
+  (output / 'README.md').write_text(card(origin))
+  print(f'Wrote {output}')
 
 
 if __name__ == '__main__':

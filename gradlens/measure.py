@@ -10,17 +10,21 @@ from collections.abc import Iterator
 import logging
 from typing import Any, NamedTuple
 
-from absl import app, flags
 import jax
 import jax.numpy as jnp
-import ml_collections
-from ml_collections import config_flags
 import numpy as np
 
 import gradlens as gl
-from gradlens import build, losses, metrics, train_step
-from gradlens.mixture import Mixture
-from gradlens.report import tables
+from gradlens import command
+
+with command.imports('train'):
+  from absl import app, flags
+  import ml_collections
+  from ml_collections import config_flags
+
+  from gradlens import build, losses, metrics, train_step
+  from gradlens.mixture import Mixture
+  from gradlens.report import tables
 
 _log = logging.getLogger(__name__)
 
@@ -174,7 +178,10 @@ def _estimate(
   num_splits = len(rewards_SxK)
   gram_RxR = sum(blocks.values())
   splits = np.arange(num_splits)
-  norm_sq_K = lambda s: _unbiased(gram_RxR, s, num_splits)
+
+  def norm_sq_K(s):
+    return _unbiased(gram_RxR, s, num_splits)
+
   quietest = int(np.argmin(norm_sq_K(splits)))
 
   def log_ratio_K(s):
@@ -202,14 +209,18 @@ def table(measured: Measurement) -> str:
   lines = [['task', 'reward [95%]', 'squared norm [95%]', 'naive',
             'intrinsic [95%]', 'ratio to quietest [95%]']]
   for k, name in enumerate(measured.names):
-    at = lambda interval, k=k: [bound[k] for bound in interval]
+    reward, norm_sq, intrinsic, ratio = (
+        [bound[k] for bound in interval]
+        for interval in (measured.rewards_K, measured.norm_sq_K,
+                         measured.intrinsic_K, measured.ratio_K)
+    )
     lines.append([
         name,
-        bracket(tables.fixed, *at(measured.rewards_K)),
-        bracket(tables.number, *at(measured.norm_sq_K)),
+        bracket(tables.fixed, *reward),
+        bracket(tables.number, *norm_sq),
         tables.number(measured.naive_K[k]),
-        bracket(tables.number, *at(measured.intrinsic_K)),
-        bracket(tables.number, *at(measured.ratio_K)),
+        bracket(tables.number, *intrinsic),
+        bracket(tables.number, *ratio),
     ])
   layers = [['share of the squared norm', *measured.names]]
   for block, shares_K in measured.layer_shares.items():
@@ -232,13 +243,11 @@ def main(argv: list[str]) -> None:
   """Measures and prints."""
   if len(argv) > 1:
     raise app.UsageError(f'not understood: {" ".join(argv[1:])}')
-  logging.getLogger('gradlens').setLevel(logging.INFO)
-  try:
+  command.show_progress()
+  with command.one_sentence():
     print(table(measure(
         _CONFIG.value, num_prompts=_PROMPTS.value, num_splits=_SPLITS.value
     )))
-  except ValueError as error:
-    raise SystemExit(f'gradlens: {error}') from error
 
 
 if __name__ == '__main__':

@@ -121,7 +121,10 @@ def step_scalars(
 ) -> Scalars:
   """Everything that a step measured on the device."""
   measured = jax.device_get(measured)
-  rows = lambda values_R: np.reshape(values_R, (len(names), num_splits))
+
+  def rows(values_R):
+    return np.reshape(values_R, (len(names), num_splits))
+
   abs_advantages_K = np.abs(measured.advantages_KxBxG).mean((1, 2))
   return {
       **_per_task('loss', rows(measured.loss_R).sum(1), names),

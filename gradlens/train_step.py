@@ -86,7 +86,8 @@ def grpo(
 def supervised() -> Objective:
   """Maximum likelihood of the reference answers."""
   return Objective(
-      jnp.ones_like, lambda logprobs_BxGxC, row: losses.supervised(logprobs_BxGxC)
+      jnp.ones_like,
+      lambda logprobs_BxGxC, row: losses.supervised(logprobs_BxGxC),
   )
 
 
@@ -142,7 +143,9 @@ def make_row_loss(
   return row_loss
 
 
-def split_rows(batch: Batch, advantages_KxBxG: jax.Array, num_splits: int):
+def split_rows(
+    batch: Batch, advantages_KxBxG: jax.Array, num_splits: int
+) -> tuple[Batch, jax.Array]:
   """Batch and advantages with their K x B prompts as R rows of B / S."""
   num_rows = advantages_KxBxG.shape[0] * num_splits
   return jax.tree.map(

@@ -21,8 +21,8 @@ RL = (
     'mixture', 'experience',
 )
 PROGRAM = (
-    'optimizer', 'train_step', 'metrics', 'checkpoint', 'evaluate', 'report',
-    'build', 'train',
+    'command', 'optimizer', 'train_step', 'metrics', 'checkpoint', 'evaluate',
+    'report', 'build', 'train',
 )
 COMMANDS = ('main', 'measure', 'export')
 

@@ -41,8 +41,8 @@ class AdvantagesTest(parameterized.TestCase):
     np.testing.assert_allclose(got, [[[0.5, -0.5], [0.125, -0.125]]])
 
   def test_equal_rewards_give_exactly_no_advantage(self):
-    # In float32 the mean of eight times 0.3 is not 0.3.
-    rewards = jnp.full((1, 1, 7), 0.3)
+    # In float32 the mean of seven times 0.9 is not 0.9.
+    rewards = jnp.full((1, 1, 7), 0.9)
     centered = rewards - jnp.mean(rewards)
     self.assertGreater(float(jnp.abs(centered).max()), 0)
     got = advantages.group_advantages(rewards, scale='std')
@@ -94,7 +94,8 @@ class AggregateTest(parameterized.TestCase):
   )
   def test_sums_and_counts(self, aggregate, total, count):
     self.assertEqual(
-        float(losses.row_sum(self.values, self.mask, aggregate=aggregate)), total
+        float(losses.row_sum(self.values, self.mask, aggregate=aggregate)),
+        total,
     )
     self.assertEqual(
         float(losses.row_count(self.mask, aggregate=aggregate)), count

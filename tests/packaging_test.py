@@ -11,8 +11,8 @@ import tempfile
 import venv
 import zipfile
 
-import pytest
 from absl.testing import absltest, parameterized
+import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 PROGRAMS = ('main', 'measure', 'export', 'report')

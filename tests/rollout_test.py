@@ -45,20 +45,25 @@ class RolloutTest(parameterized.TestCase):
   def test_logprobs_are_those_of_the_training_forward_pass(self):
     out = _generate(self.tokens, self.mask, self.keys)
     n, g, c = out.tokens_NxGxC.shape
-    repeat = lambda a: np.repeat(a[:, None], g, axis=1).reshape(n * g, -1)
-    flat = lambda a: np.asarray(a).reshape(n * g, c)
-    both = np.concatenate([repeat(self.tokens), flat(out.tokens_NxGxC)], 1)
-    seen = np.concatenate([repeat(self.mask), flat(out.mask_NxGxC)], 1)
+
+    def sequences(prompts_NxT, completions_NxGxC):
+      prompts = np.repeat(prompts_NxT, g, axis=0)
+      return np.concatenate(
+          [prompts, np.reshape(completions_NxGxC, (n * g, c))], 1)
+
+    both = sequences(self.tokens, out.tokens_NxGxC)
+    seen = sequences(self.mask, out.mask_NxGxC)
     logits = models.logits(
         self.model, self.params, jnp.asarray(both), jnp.asarray(seen), start=7
     )
     scaled = np.asarray(logits, np.float64)[:, :-1] / 0.8
     norm = np.log(np.exp(scaled).sum(-1, keepdims=True))
     want = np.take_along_axis(scaled - norm, both[:, 8:, None], -1)[..., 0]
-    sampled = flat(out.mask_NxGxC)
+    sampled = np.reshape(out.mask_NxGxC, (n * g, c))
+    logprobs = np.reshape(out.logprobs_NxGxC, (n * g, c))
     self.assertLess(want[sampled].min(), -2)
     np.testing.assert_allclose(
-        flat(out.logprobs_NxGxC)[sampled], want[sampled], atol=1e-4
+        logprobs[sampled], want[sampled], atol=1e-4
     )
 
   def test_greedy_with_the_cache_equals_greedy_without(self):

@@ -7,13 +7,25 @@
 
 from gradlens.models.config import DecoderConfig
 from gradlens.models.forward import (
-    Cache, Model, build, decode, init, logits, prefill,
+    Cache,
+    Model,
+    build,
+    decode,
+    init,
+    logits,
+    prefill,
 )
 from gradlens.models.huggingface import (
-    WARM, load, load_model, load_tokenizer, save, save_model,
+    WARM,
+    load,
+    load_model,
+    load_tokenizer,
+    save,
+    save_model,
 )
 
 __all__ = [
-    'Cache', 'DecoderConfig', 'Model', 'WARM', 'build', 'decode', 'init', 'load',
-    'load_model', 'load_tokenizer', 'logits', 'prefill', 'save', 'save_model',
+    'Cache', 'DecoderConfig', 'Model', 'WARM', 'build', 'decode', 'init',
+    'load', 'load_model', 'load_tokenizer', 'logits', 'prefill', 'save',
+    'save_model',
 ]

@@ -91,7 +91,9 @@ def attend_cached(
       jnp.ones((n, 1), bool),
   ], axis=-1)
   weights = _softmax(scores, mask[:, None, None, None], new.v.dtype)
-  of_prompt, of_completion, of_new = jnp.split(weights, [t, t + mask_C.size], -1)
+  of_prompt, of_completion, of_new = jnp.split(
+      weights, [t, t + mask_C.size], -1
+  )
   out = (
       jnp.einsum('ngjqt,ntje->ngjqe', of_prompt, prompt.v)
       + jnp.einsum('ngjqc,ngcje->ngjqe', of_completion, completion.v)

@@ -4,14 +4,13 @@ All three show the same numbers. The command is
 `python -m gradlens.report --workdir=DIR`.
 """
 
+# The parts are imported on use: that command imports this package before it can
+# say that what they need is not installed.
+import os
 import textwrap
 
-from etils import epath
 
-from gradlens.report import history, page, sentence, summary, tables
-
-
-def table(workdir: epath.PathLike) -> str:
+def table(workdir: str | os.PathLike) -> str:
   """Summarizes a run for the terminal.
 
   Args:
@@ -23,14 +22,15 @@ def table(workdir: epath.PathLike) -> str:
   Raises:
     ValueError: there is no run, or one of its files is broken.
   """
+  from gradlens.report import history, sentence, summary, tables
   rows = summary.summarize(history.load(workdir))
   closing = textwrap.fill(sentence.closing_sentence(rows), width=100)
   return f'{tables.to_text(rows)}\n\n{closing}'
 
 
 def write(
-    workdir: epath.PathLike, gain_window: int | None = None,
-) -> epath.Path:
+    workdir: str | os.PathLike, gain_window: int | None = None,
+) -> os.PathLike:
   """Writes WORKDIR/report.html and WORKDIR/report.csv.
 
   Args:
@@ -45,6 +45,7 @@ def write(
     ValueError: there is no run, one of its files is broken, or the window is
       not positive.
   """
+  from gradlens.report import history, page, summary, tables
   run = history.load(workdir)
   if gain_window is None:
     gain_window = max(1, len(run.steps) // 10)

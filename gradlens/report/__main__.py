@@ -1,11 +1,13 @@
 """Program: `python -m gradlens.report --workdir=DIR`."""
 
 from collections.abc import Sequence
-import sys
 
-from absl import app, flags
+from gradlens import command
 
-from gradlens import report
+with command.imports('train'):
+  from absl import app, flags
+
+  from gradlens import report
 
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Directory of the run to report on.', required=True)
@@ -18,11 +20,9 @@ def main(argv: Sequence[str]) -> None:
   """Prints the table and writes the page and the CSV file."""
   if len(argv) > 1:
     raise app.UsageError(f'unexpected argument {argv[1]!r}')
-  try:
+  with command.one_sentence():
     path = report.write(_WORKDIR.value, gain_window=_GAIN_WINDOW.value)
     text = report.table(_WORKDIR.value)
-  except ValueError as e:
-    sys.exit(f'error: {e}')
   print(f'{text}\n\n{path}')
 
 
