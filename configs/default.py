@@ -3,7 +3,12 @@
 Not a run by itself: it names no tasks. See `toy.py`.
 """
 
+import functools
+import operator
+
 import ml_collections
+
+_BOOLS = {'True': True, 'False': False}
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -80,17 +85,24 @@ def parse_arg(config: ml_collections.ConfigDict, arg: str | None) -> None:
   for part in (arg or '').split(','):
     if not part:
       continue
-    key, equals, value = part.partition('=')
+    key, equals, text = part.partition('=')
     if not equals:
       raise ValueError(f'config argument {part!r} is not of the form key=value')
     key = {'correction': 'correction.name'}.get(key, key)
     try:
+      old = functools.reduce(operator.getitem, key.split('.'), config)
+    except (KeyError, TypeError):
       old = config
-      for name in key.split('.'):
-        old = old[name]
-      new = value == 'True' if isinstance(old, bool) else type(old)(value)
-      config.update_from_flattened_dict({key: new})
-    except (KeyError, TypeError, ValueError) as error:
+    if isinstance(old, ml_collections.ConfigDict):
       raise ValueError(
-          f'config argument {part!r} does not fit the config: {error}'
-      ) from error
+          f'config argument {part!r}: there is no key {key!r} with a value;'
+          ' configs/default.py lists all keys'
+      )
+    try:
+      new = _BOOLS[text] if isinstance(old, bool) else type(old)(text)
+    except (KeyError, TypeError, ValueError):
+      raise ValueError(
+          f'config argument {part!r}: {text!r} is no {type(old).__name__}; the'
+          f' default of {key} is {old!r}'
+      ) from None
+    config.update_from_flattened_dict({key: new})

@@ -15,7 +15,11 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """GRPO on spelling, sums, palindromes and angles, all cut to a few bytes."""
   c = default.get_config()
   c.init_from = 'warm'
-  c.num_steps = 100
+  c.num_steps = 60
+  c.prompts_per_task = 32
+  c.optimizer.learning_rate = 2e-4
+  c.evaluate.every = 20
+  c.checkpoint.every = 20
   # Prompts end in a mark of their task, so that no task looks like another.
   c.tasks = ml_collections.ConfigDict(dict(
       angles=dict(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 import importlib.metadata
 import json
+import os
 from typing import Any
 
 from etils import epath
@@ -31,11 +32,17 @@ def _flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
   return flat
 
 
+def absolute(path: epath.PathLike) -> epath.Path:
+  """Orbax takes no relative path; a bucket's has no other form."""
+  path = epath.Path(path)
+  return path if '://' in os.fspath(path) else path.resolve()
+
+
 def write_json(path: epath.Path, content: Any) -> None:
   """Writes a whole file or none."""
   temporary = path.with_name(path.name + '.tmp')
   temporary.write_text(json.dumps(content, indent=1))
-  temporary.rename(path)
+  temporary.replace(path)
 
 
 def read_config(workdir: epath.PathLike) -> dict[str, Any]:
@@ -109,7 +116,7 @@ class Checkpoints:
   """Saved states of a run; saving goes on beside the next steps."""
 
   def __init__(self, workdir: epath.PathLike, *, keep: int = 2):
-    self._folder = epath.Path(workdir) / STATES
+    self._folder = absolute(workdir) / STATES
     self._manager = ocp.CheckpointManager(
         self._folder, options=ocp.CheckpointManagerOptions(max_to_keep=keep)
     )

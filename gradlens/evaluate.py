@@ -72,4 +72,4 @@ def write(workdir: epath.Path, step: int, result: Evaluation) -> None:
   temporary = folder / f'{step:08d}.tmp'
   with temporary.open('wb') as file:
     np.savez(file, **result.rewards)
-  temporary.rename(folder / f'{step:08d}.npz')
+  temporary.replace(folder / f'{step:08d}.npz')

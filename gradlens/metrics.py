@@ -86,7 +86,13 @@ def gradient_scalars(
   for i, a in enumerate(names):
     for j, b in enumerate(names[i + 1:], i + 1):
       scalars[f'inner/{a}/{b}'] = float(task_gram['naive'][i, j])
-  return scalars | _shares(grams, measured.weights, num_splits, names)
+  # A skipped task has no part in the update, and its NaN none in the shares.
+  kept_R = np.repeat(np.asarray(measured.skipped_K) == 0, num_splits)
+  kept = {
+      name: np.where(kept_R[:, None] & kept_R, gram, 0.0)
+      for name, gram in grams.items()
+  }
+  return scalars | _shares(kept, measured.weights, num_splits, names)
 
 
 def _shares(
@@ -182,4 +188,4 @@ def truncate(workdir: epath.PathLike, step: int) -> None:
       ) from error
   temporary = path.with_name(path.name + '.tmp')
   temporary.write_text(''.join(kept))
-  temporary.rename(path)
+  temporary.replace(path)

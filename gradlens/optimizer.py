@@ -15,8 +15,10 @@ CORRECTIONS = dict(
 )
 BLOCKS = {'global': None, 'layer': gl.by_layer}
 SCHEDULES = dict(
-    constant=lambda peak, warmup, steps: optax.warmup_constant_schedule(
-        0.0, peak, warmup
+    constant=lambda peak, warmup, steps: optax.join_schedules(
+        [optax.linear_schedule(0.0, peak, warmup),
+         optax.constant_schedule(peak)],
+        [warmup],
     ),
     cosine=lambda peak, warmup, steps: optax.warmup_cosine_decay_schedule(
         0.0, peak, warmup, max(steps, warmup + 1)

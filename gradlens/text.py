@@ -47,8 +47,9 @@ def check_lengths(
       ('prompt', encode_prompt, 'max_prompt_tokens', max_prompt_tokens),
       ('answer', encode_answer, 'max_new_tokens', max_new_tokens),
   ):
-    longest = max((getattr(r, text) for r in records), key=len)
-    length = len(encode(tokenizer, longest))
+    texts = [getattr(record, text) for record in records]
+    lengths = [len(encode(tokenizer, one)) for one in texts]
+    length, longest = max(zip(lengths, texts, strict=True))
     if length > limit:
       raise ValueError(
           f'task {task!r}: {text} {longest!r} has {length} tokens, but'

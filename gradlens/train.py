@@ -126,9 +126,11 @@ class _Recorder:
     self._schedule = schedule
     self._pending = None
 
-  def push(self, step: int, *what: Any) -> None:
+  def push(self, step: int, sampled: Any, measured: Any, start: float) -> None:
     self.flush()
-    self._pending = step, *what
+    # Not before: writing the last step's metrics may wait for this step.
+    seconds = time.monotonic() - start
+    self._pending = step, sampled, measured, seconds
 
   def flush(self) -> None:
     if self._pending is None:
@@ -257,7 +259,7 @@ def train(
       state, measured = train_step(state, sampled.batch)
       for _ in range(config.inner_epochs - 1):
         state, _ = train_step(state, sampled.batch)
-      recorder.push(step + 1, sampled, measured, time.monotonic() - start)
+      recorder.push(step + 1, sampled, measured, start)
 
       done = step + 1
       last = done == config.num_steps or asked_to_end.is_set()

@@ -191,7 +191,13 @@ def make_train_step(
 
     (_, values), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
     correction, *rest = state.opt_state
-    updates, rest = optimizer.plain.update(grads, tuple(rest), state.params)
+    updates, new = optimizer.plain.update(grads, tuple(rest), state.params)
+    # A gradient that is not finite leaves everything as it was.
+    finite = jnp.isfinite(optax.tree.norm(grads))
+    updates = jax.tree.map(lambda u: jnp.where(finite, u, 0), updates)
+    rest = jax.tree.map(
+        lambda a, b: jnp.where(finite, a, b), new, tuple(rest)
+    )
     return values, updates, (correction, *rest), dict(
         grams=None, weights=None, skipped_K=None
     )

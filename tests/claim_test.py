@@ -1,0 +1,119 @@
+"""A run's folder: made, known again, and never taken from anyone."""
+
+import json
+import pathlib
+
+from absl.testing import absltest, parameterized
+from folders import snapshot
+import jax
+
+from gradlens import checkpoint
+
+CONFIG = dict(
+    seed=3, log_seconds=1.0, tasks=dict(a=dict(source='x'), b=dict(source='y')),
+    correction=dict(name='total', kwargs={}), checkpoint=dict(every=5, keep=2),
+    evaluate=dict(every=7),
+)
+
+
+class ClaimTest(parameterized.TestCase):
+
+  def setUp(self):
+    super().setUp()
+    self.root = pathlib.Path(self.create_tempdir().full_path)
+    self.workdir = self.root / 'new' / 'run'
+
+  def refused(self, config, workdir=None):
+    with self.assertRaises(ValueError) as caught:
+      checkpoint.claim(workdir or self.workdir, config)
+    self.assertNotIn('\n', str(caught.exception))
+    return str(caught.exception)
+
+  def test_a_new_folder_is_made_and_known_again(self):
+    self.assertEqual(
+        pathlib.Path(checkpoint.claim(self.workdir, CONFIG)), self.workdir
+    )
+    before = snapshot(self.workdir)
+    self.assertCountEqual(before, ['config.json', 'versions.json'])
+    self.assertEqual(checkpoint.read_config(self.workdir), CONFIG)
+    checkpoint.claim(self.workdir, CONFIG)
+    self.assertEqual(snapshot(self.workdir), before)
+
+  def test_tuples_are_lists_once_written(self):
+    config = dict(CONFIG, correction=dict(kwargs=dict(weights=(1.0, 2.0))))
+    checkpoint.claim(self.workdir, config)
+    checkpoint.claim(self.workdir, config)
+
+  def test_an_empty_folder_is_taken(self):
+    self.workdir.mkdir(parents=True)
+    checkpoint.claim(self.workdir, CONFIG)
+    self.assertEqual(checkpoint.read_config(self.workdir), CONFIG)
+
+  def test_a_foreign_folder_is_left_alone(self):
+    (self.workdir / 'folder').mkdir(parents=True)
+    (self.workdir / 'thesis.tex').write_text('mine')
+    before = snapshot(self.workdir)
+    message = self.refused(CONFIG)
+    for part in (str(self.workdir), 'folder', 'thesis.tex', 'choose'):
+      self.assertIn(part, message)
+    self.assertEqual(snapshot(self.workdir), before)
+
+  @parameterized.parameters('file', 'file/run')
+  def test_a_folder_that_cannot_be_written(self, name):
+    (self.root / 'file').write_text('mine')
+    message = self.refused(CONFIG, self.root / name)
+    self.assertIn(f'{self.root / name} cannot be written (', message)
+    self.assertEqual((self.root / 'file').read_text(), 'mine')
+
+  def test_another_config_is_refused_with_every_key(self):
+    checkpoint.claim(self.workdir, CONFIG)
+    before = snapshot(self.workdir)
+    message = self.refused(dict(
+        CONFIG, seed=4, tasks=dict(a=dict(source='z'), c=dict(source='y')),
+        correction=dict(name='total', kwargs=dict(target='min')),
+        log_seconds=9.0,
+    ))
+    for part in (
+        str(self.workdir), 'seed was 3 and is 4',
+        "tasks.a.source was 'x' and is 'z'",
+        "tasks.b.source was 'y' and is None",
+        "tasks.c.source was None and is 'y'",
+        "correction.kwargs.target was None and is 'min'",
+        'choose another workdir',
+    ):
+      self.assertIn(part, message)
+    for part in ('correction.name', 'log_seconds'):
+      self.assertNotIn(part, message)
+    self.assertEqual(snapshot(self.workdir), before)
+
+  @parameterized.parameters(
+      dict(log_seconds=2.0), dict(checkpoint=dict(every=1, keep=9)),
+      dict(evaluate=dict(every=1, batch_size=3)),
+  )
+  def test_what_is_not_trained_may_change(self, **changes):
+    checkpoint.claim(self.workdir, CONFIG)
+    checkpoint.claim(self.workdir, CONFIG | changes)
+
+  @parameterized.parameters(
+      (['versions.json'],), (['versions.json.tmp'],),
+      (['versions.json', 'config.json.tmp'],),
+  )
+  def test_a_claim_that_was_cut_off_is_taken_up(self, present):
+    self.workdir.mkdir(parents=True)
+    for name in present:
+      (self.workdir / name).write_text('{"cut')
+    checkpoint.claim(self.workdir, CONFIG)
+    self.assertEqual(checkpoint.read_config(self.workdir), CONFIG)
+    self.assertCountEqual(
+        ['config.json', 'versions.json'], snapshot(self.workdir)
+    )
+    versions = json.loads((self.workdir / 'versions.json').read_text())
+    self.assertEqual(versions['jax'], jax.__version__)
+
+  def test_no_run(self):
+    with self.assertRaisesRegex(ValueError, f'{self.root} holds no run'):
+      checkpoint.read_config(self.root)
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,181 @@
+"""Experience: tokens, texts and rewards belong together, task by task."""
+
+import functools
+
+from absl.testing import absltest, parameterized
+import jax
+import numpy as np
+import pytest
+from transformers import ByT5Tokenizer
+
+from gradlens import experience, models, tasks
+
+K, B, G, T, C = 2, 3, 8, 8, 10
+_TOKENIZER = ByT5Tokenizer()  # a byte b is token b + 3; 1 ends a sequence
+_STOP = 1
+_NAMES = ('sums', 'words')
+_RECORDS = (
+    [tasks.Record(f'{i}+{10 * i}=', str(11 * i), {}) for i in range(B)],
+    [tasks.Record('ab' * i + 'c', 'cba'[i:], {}) for i in range(B)],
+)
+
+
+class _Scorer:
+  """Scores by a hash of name, completion and record; some it fails on."""
+
+  def __init__(self):
+    self.calls = 0
+
+  def score(self, items):
+    self.calls += 1
+    return [self.result(*item) for item in items]
+
+  def result(self, name, completion, record):
+    number = sum(
+        i * ord(c) for i, c in enumerate(name + completion + record.prompt, 1)
+    )
+    error, timeout = dict(sums=(3, 7), words=(11, 2))[name]
+    if number % error == 0:
+      return tasks.Result(0.0, 'error')
+    if number % timeout == 0:
+      return tasks.Result(0.0, 'timeout')
+    return tasks.Result(number % 11 / 10, 'ok')
+
+
+@functools.cache
+def _policy():
+  # Its 128 tokens are those of ASCII, so that each of them can be read off.
+  model = models.build(models.DecoderConfig(
+      model_type='qwen3', vocab_size=128, hidden_size=16, intermediate_size=24,
+      num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+      head_dim=8, max_position_embeddings=64, initializer_range=0.2,
+  ))
+  return model, models.init(model, jax.random.key(0))
+
+
+@functools.cache
+def _sampled(seed=0):
+  model, params = _policy()
+  scorer = _Scorer()
+  collect = experience.sampler(
+      model, _TOKENIZER, scorer, _NAMES, num_completions=G,
+      max_prompt_tokens=T, max_new_tokens=C, temperature=1.0,
+  )
+  return collect(params, _RECORDS, jax.random.key(seed)), scorer
+
+
+class ExperienceTestCase(parameterized.TestCase):
+
+  def assert_prompts(self, batch):
+    """Those of the records, padded on the left."""
+    self.assertEqual(batch.prompts_KxBxT.shape, (K, B, T))
+    for k, b in np.ndindex(K, B):
+      own = [byte + 3 for byte in _RECORDS[k][b].prompt.encode()]
+      padding = T - len(own)
+      prompt, mask = batch.prompts_KxBxT[k, b], batch.prompt_mask_KxBxT[k, b]
+      self.assertEqual(prompt.tolist(), [0] * padding + own)
+      self.assertEqual(mask.tolist(), [False] * padding + [True] * len(own))
+
+
+@pytest.mark.slow
+class SamplerTest(ExperienceTestCase):
+
+  def test_shapes_and_types(self):
+    batch = _sampled()[0].batch
+    self.assert_prompts(batch)
+    for array, dtype in (
+        (batch.tokens_KxBxGxC, np.int32), (batch.mask_KxBxGxC, bool),
+        (batch.logprobs_KxBxGxC, np.float32),
+    ):
+      self.assertEqual((array.shape, array.dtype), ((K, B, G, C), dtype))
+    self.assertEqual(batch.rewards_KxBxG.shape, (K, B, G))
+    self.assertEqual(batch.rewards_KxBxG.dtype, np.float32)
+
+  def test_texts_are_those_of_the_tokens(self):
+    sampled, _ = _sampled()
+    stopped = 0
+    for at in np.ndindex(K, B, G):
+      tokens = np.asarray(sampled.batch.tokens_KxBxGxC[at]).tolist()
+      length = int(sampled.batch.mask_KxBxGxC[at].sum())
+      if _STOP in tokens:
+        self.assertEqual(tokens.index(_STOP) + 1, length)
+        stopped += 1
+      # Below 3 are the stop token and others that stand for no text.
+      want = ''.join(chr(t - 3) for t in tokens[:length] if t >= 3)
+      k, b, g = at
+      self.assertEqual(sampled.texts[k][b][g], want)
+    self.assertBetween(stopped, 1, K * B * G - 1)
+
+  def test_rewards_and_failures_are_of_their_own_task_and_completion(self):
+    sampled, scorer = _sampled()
+    self.assertEqual(scorer.calls, 1)
+    failures = {'error': [0, 0], 'timeout': [0, 0]}
+    for k, b, g in np.ndindex(K, B, G):
+      result = scorer.result(_NAMES[k], sampled.texts[k][b][g], _RECORDS[k][b])
+      self.assertAlmostEqual(
+          float(sampled.batch.rewards_KxBxG[k, b, g]), result.score, 6
+      )
+      if result.status != 'ok':
+        failures[result.status][k] += 1
+    self.assertEqual(sampled.errors_K.tolist(), failures['error'])
+    self.assertEqual(sampled.timeouts_K.tolist(), failures['timeout'])
+    for counts in failures.values():
+      self.assertNotEqual(counts[0], counts[1])
+
+  def test_a_key_gives_its_own_completions(self):
+    first, other = _sampled()[0], _sampled(1)[0]
+    model, params = _policy()
+    again = experience.sampler(
+        model, _TOKENIZER, _Scorer(), _NAMES, num_completions=G,
+        max_prompt_tokens=T, max_new_tokens=C, temperature=1.0,
+    )(params, _RECORDS, jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, again.batch, first.batch)
+    self.assertEqual(again.texts, first.texts)
+    self.assertNotEqual(other.texts, first.texts)
+    of_all = [t for task in first.texts for group in task for t in group]
+    self.assertLen(set(of_all), K * B * G)
+
+  def test_seconds(self):
+    seconds = _sampled()[0].seconds
+    self.assertEqual(set(seconds), {'rollout', 'verify'})
+    self.assertGreater(seconds['rollout'], 0)
+
+
+class ReferencesTest(ExperienceTestCase):
+
+  def test_the_answer_is_the_one_completion(self):
+    sampled = experience.references(
+        _TOKENIZER, max_prompt_tokens=T, max_new_tokens=C
+    )(None, _RECORDS, None)
+    batch = sampled.batch
+    self.assert_prompts(batch)
+    for k, b in np.ndindex(K, B):
+      answer = _RECORDS[k][b].answer
+      own = [*(byte + 3 for byte in answer.encode()), _STOP]
+      rest = C - len(own)
+      tokens, mask = batch.tokens_KxBxGxC[k, b], batch.mask_KxBxGxC[k, b]
+      self.assertEqual(tokens.tolist(), [own + [0] * rest])
+      self.assertEqual(
+          mask.tolist(), [[True] * len(own) + [False] * rest]
+      )
+      self.assertEqual(sampled.texts[k][b], [answer])
+    np.testing.assert_array_equal(batch.rewards_KxBxG, np.ones((K, B, 1)))
+    self.assertEqual(batch.logprobs_KxBxGxC.shape, (K, B, 1, C))
+    self.assertEqual(sampled.errors_K.tolist(), [0] * K)
+    self.assertEqual(sampled.timeouts_K.tolist(), [0] * K)
+
+  @parameterized.parameters((4, 4), (5, 3))
+  def test_what_does_not_fit_is_never_cut(self, prompt, answer):
+    # The longest prompts have 5 bytes, the longest answers 3 and a stop token.
+    def collect(prompt, answer):
+      return experience.references(
+          _TOKENIZER, max_prompt_tokens=prompt, max_new_tokens=answer
+      )(None, _RECORDS, None)
+
+    self.assertEqual(collect(5, 4).batch.tokens_KxBxGxC.shape, (K, B, 1, 4))
+    with self.assertRaises(ValueError):
+      collect(prompt, answer)
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,283 @@
+"""Metrics: scalars against the gradients themselves, and a history that lasts.
+
+The Gram matrices are made of known gradients; what is expected is computed
+from those, as vectors, in float64.
+"""
+
+import json
+import pathlib
+
+from absl.testing import absltest, parameterized
+import numpy as np
+
+from gradlens import experience, metrics, train_step
+
+_NAMES = ('a', 'b', 'c')
+K, S = 3, 2
+_WEIGHTS_K = np.array([0.5, 2.0, 1.0])
+_BY_LAYER = dict(
+    embed=np.array([1.0, 0.5, 3.0]),
+    layers=np.array([[2.0, 1.0, 0.25], [0.0, 1.0, 4.0]]),
+)
+
+
+def _rows():
+  """`{block: [K, S, layers, N]}`; integers, so that products are exact."""
+  rng = np.random.default_rng(0)
+  sizes = dict(embed=(1, 9), layers=(2, 7))
+  return {
+      name: rng.integers(-3, 4, (K, S, *size)).astype(np.float64) + 1
+      for name, size in sizes.items()
+  }
+
+
+def _gram(rows_KxSxLxN):
+  stacked = rows_KxSxLxN.reshape(K * S, *rows_KxSxLxN.shape[2:])
+  gram_LxRxR = np.einsum('rln,sln->lrs', stacked, stacked)
+  return gram_LxRxR[0] if len(gram_LxRxR) == 1 else gram_LxRxR
+
+
+def _measured(rows, **changes):
+  values = dict(
+      loss_R=np.arange(6.0), entropy_R=np.arange(6.0) ** 2,
+      sampler_gap_R=np.arange(6.0) / 10,
+      shares_K=np.array([0.5, 0.25, 0.25]),
+      advantages_KxBxG=np.array([[[1.0, -1.0]], [[3.0, -1.0]], [[0.0, 0.0]]]),
+      grams={name: _gram(block) for name, block in rows.items()},
+      weights=_WEIGHTS_K, skipped_K=np.zeros(K, int), update_norm=0.25,
+  )
+  return train_step.Measured(**(values | changes))
+
+
+def _tasks(rows):
+  """Every task's gradient, `[K, N]`, its splits added."""
+  blocks = [block.sum(1).reshape(K, -1) for block in rows.values()]
+  return np.concatenate(blocks, axis=1)
+
+
+def _products_of_splits(block_KxSxLxN):
+  """Twice one half times twice the other: no noise is multiplied by itself."""
+  first, second = np.moveaxis(2 * block_KxSxLxN.reshape(K, S, -1), 1, 0)
+  return np.sum(first * second, axis=1)
+
+
+class MetricsTestCase(parameterized.TestCase):
+
+  def assert_scalars(self, scalars, tag, values_K, names=_NAMES):
+    got = [scalars[f'{tag}/{name}'] for name in names]
+    np.testing.assert_allclose(got, values_K, rtol=1e-6, err_msg=tag)
+    self.assertTrue(all(isinstance(value, float) for value in got))
+
+  def assert_shares(self, scalars, weighted_KxN):
+    """Each task's part of the update, along the update."""
+    update = weighted_KxN.sum(0)
+    want_K = weighted_KxN @ update / (update @ update)
+    self.assert_scalars(scalars, 'share/after', want_K)
+    self.assertAlmostEqual(want_K.sum(), 1.0)
+    self.assertAlmostEqual(scalars['grad_norm'], np.linalg.norm(update), 5)
+
+
+class GradientScalarsTest(MetricsTestCase):
+
+  def test_norms(self):
+    rows = _rows()
+    scalars = metrics.gradient_scalars(_measured(rows), S, _NAMES)
+    tasks_KxN = _tasks(rows)
+    naive_K = np.sum(tasks_KxN**2, axis=1)
+    unbiased_K = sum(map(_products_of_splits, rows.values()))
+    self.assertGreater(np.abs(naive_K - unbiased_K).min(), 1)
+    for kind, norm_sq_K in (('naive', naive_K), ('unbiased', unbiased_K)):
+      self.assert_scalars(scalars, f'norm_sq/{kind}', norm_sq_K)
+      self.assert_scalars(
+          scalars, f'intrinsic_norm_sq/{kind}', norm_sq_K * [4, 16, 16]
+      )
+    for name, block in {
+        'embed': rows['embed'], 'layers.00': rows['layers'][:, :, :1],
+        'layers.01': rows['layers'][:, :, 1:],
+    }.items():
+      self.assert_scalars(
+          scalars, f'layer_norm_sq/{name}', _products_of_splits(block)
+      )
+    for pair, i, j in (('a/b', 0, 1), ('a/c', 0, 2), ('b/c', 1, 2)):
+      self.assertEqual(scalars[f'inner/{pair}'], tasks_KxN[i] @ tasks_KxN[j])
+
+  def test_shares_of_weights_for_the_whole(self):
+    rows = _rows()
+    scalars = metrics.gradient_scalars(_measured(rows), S, _NAMES)
+    tasks_KxN = _tasks(rows)
+    self.assert_shares(scalars, _WEIGHTS_K[:, None] * tasks_KxN)
+    self.assert_scalars(scalars, 'weight', _WEIGHTS_K)
+    total = tasks_KxN.sum(0)
+    before_K = tasks_KxN @ total / (total @ total)
+    self.assert_scalars(scalars, 'share/before', before_K)
+    after_K = [scalars[f'share/after/{name}'] for name in _NAMES]
+    self.assertGreater(np.abs(after_K - before_K).max(), 0.05)
+
+  def test_shares_of_weights_by_layer(self):
+    rows = _rows()
+    measured = _measured(rows, weights=_BY_LAYER)
+    scalars = metrics.gradient_scalars(measured, S, _NAMES)
+    weighted = {
+        'embed': _BY_LAYER['embed'][:, None, None, None] * rows['embed'],
+        'layers': _BY_LAYER['layers'].T[:, None, :, None] * rows['layers'],
+    }
+    self.assert_shares(scalars, _tasks(weighted))
+    self.assert_scalars(scalars, 'layer_weight/embed', [1.0, 0.5, 3.0])
+    self.assert_scalars(scalars, 'layer_weight/layers', [1.0, 1.0, 2.125])
+    self.assertNotIn('weight/a', scalars)
+
+  def test_without_splits_there_is_no_unbiased_norm(self):
+    rows = _rows()
+    scalars = metrics.gradient_scalars(
+        _measured(rows, weights=np.ones(6), skipped_K=np.zeros(6),
+                  shares_K=np.full(6, 1 / 6)), 1, 'uvwxyz',
+    )
+    self.assertEmpty([tag for tag in scalars if 'unbiased' in tag])
+    embed = rows['embed'].reshape(6, -1)
+    self.assert_scalars(
+        scalars, 'layer_norm_sq/embed', np.sum(embed**2, axis=1), 'uvwxyz'
+    )
+
+  def test_a_task_without_tokens(self):
+    rows = _rows()
+    for block in rows.values():
+      block[1] = 0.0
+    measured = _measured(rows, shares_K=np.array([0.5, 0.0, 0.5]))
+    scalars = metrics.gradient_scalars(measured, S, _NAMES)
+    self.assertEqual(scalars['share/before/b'], 0.0)
+    self.assertTrue(np.isnan(scalars['intrinsic_norm_sq/unbiased/b']))
+    self.assertTrue(np.isfinite(scalars['intrinsic_norm_sq/unbiased/a']))
+
+  def test_a_step_without_gradients_has_no_shares(self):
+    rows = {name: 0 * block for name, block in _rows().items()}
+    scalars = metrics.gradient_scalars(_measured(rows), S, _NAMES)
+    self.assert_scalars(scalars, 'share/before', np.zeros(K))
+    self.assert_scalars(scalars, 'share/after', np.zeros(K))
+    self.assertEqual(scalars['grad_norm'], 0.0)
+
+  def test_a_skipped_task_has_no_part_in_the_shares(self):
+    rows = _rows()
+    rows['layers'][1, 0, 0, 0] = np.nan
+    weights_K = np.array([1.0, 0.0, 1.0])
+    measured = _measured(
+        rows, skipped_K=np.array([0, 1, 0]), weights=weights_K
+    )
+    scalars = metrics.gradient_scalars(measured, S, _NAMES)
+    self.assert_scalars(scalars, 'skipped', [0, 1, 0])
+    self.assertTrue(np.isnan(scalars['norm_sq/naive/b']))
+    self.assertTrue(np.isfinite(scalars['norm_sq/unbiased/a']))
+    kept_KxN = _tasks(rows)
+    kept_KxN[1] = 0.0
+    self.assert_shares(scalars, kept_KxN)
+    before = [scalars[f'share/before/{name}'] for name in _NAMES]
+    after = [scalars[f'share/after/{name}'] for name in _NAMES]
+    self.assertEqual(before, after)
+
+
+class StepScalarsTest(MetricsTestCase):
+
+  def test_sampled(self):
+    lengths = np.array([[[3, 1], [2, 2]], [[0, 1], [4, 4]]])
+    rewards = np.array([[[1, 0], [1, 1]], [[0.5, 0.5], [0, 0]]], np.float32)
+    nothing = np.zeros(0)
+    batch = experience.Batch(
+        nothing, nothing, nothing, np.arange(4) < lengths[..., None], nothing,
+        rewards,
+    )
+    scalars = metrics.sampled_scalars(
+        experience.Sampled(
+            batch, [], np.array([2, 0]), np.array([0, 3]), dict(rollout=1.5)
+        ),
+        ('a', 'b'),
+    )
+    self.assertEqual(scalars, {
+        'reward/a': 0.75, 'reward/b': 0.25, 'length/a': 2.0, 'length/b': 2.25,
+        'tokens/a': 8, 'tokens/b': 9, 'zero_advantage/a': 0.5,
+        'zero_advantage/b': 1.0, 'verifier_errors/a': 2, 'verifier_errors/b': 0,
+        'verifier_timeouts/a': 0, 'verifier_timeouts/b': 3,
+        'seconds/rollout': 1.5,
+    })
+
+  def test_step(self):
+    measured = _measured(_rows())
+    scalars = metrics.step_scalars(measured, S, _NAMES)
+    self.assert_scalars(scalars, 'loss', [0 + 1, 2 + 3, 4 + 5])
+    self.assert_scalars(scalars, 'entropy', [0.5, 6.5, 20.5])
+    self.assert_scalars(scalars, 'sampler_gap', [0.05, 0.25, 0.45])
+    self.assert_scalars(scalars, 'abs_advantage', [1.0, 2.0, 0.0])
+    self.assertEqual(scalars['update_norm'], 0.25)
+    gradient = metrics.gradient_scalars(measured, S, _NAMES)
+    self.assertContainsSubset(gradient.items(), scalars.items())
+
+  def test_a_plain_step_has_no_gradient_scalars(self):
+    plain = _measured(_rows(), grams=None, weights=None, skipped_K=None)
+    self.assertEqual(metrics.gradient_scalars(plain, S, _NAMES), {})
+    tags = {tag.split('/')[0] for tag in metrics.step_scalars(plain, S, _NAMES)}
+    self.assertEqual(
+        tags, {'loss', 'entropy', 'sampler_gap', 'abs_advantage', 'update_norm'}
+    )
+
+
+class HistoryTest(parameterized.TestCase):
+
+  def setUp(self):
+    super().setUp()
+    self.workdir = pathlib.Path(self.create_tempdir().full_path)
+    self.path = self.workdir / metrics.HISTORY
+    self.write(1, 2, 3)
+
+  def write(self, *steps):
+    writer = metrics.HistoryWriter(self.workdir)
+    for step in steps:
+      writer.write_scalars(step, {'loss/a': step / 4})
+    writer.write_texts(steps[-1], {'samples/a': 'one\ntwo'})
+    writer.close()
+
+  def lines(self):
+    return [json.loads(line) for line in self.path.read_text().splitlines()]
+
+  def test_a_line_for_each_write(self):
+    scalars = [dict(step=i, scalars={'loss/a': i / 4}) for i in (1, 2, 3)]
+    texts = dict(step=3, texts={'samples/a': 'one\ntwo'})
+    self.assertEqual(self.lines(), [*scalars, texts])
+
+  def test_flush_puts_lines_on_disk(self):
+    writer = metrics.HistoryWriter(self.workdir)
+    writer.write_scalars(4, {'loss/a': 1.0})
+    writer.flush()
+    self.assertEqual(self.lines()[-1]['step'], 4)
+    writer.close()
+
+  def test_a_resumed_run_writes_its_steps_once(self):
+    with self.path.open('a') as file:
+      file.write('{"step": 4, "scal')  # killed here
+    metrics.truncate(self.workdir, 2)
+    self.assertEqual([line['step'] for line in self.lines()], [1, 2])
+    self.write(3, 4)
+    self.assertEqual([line['step'] for line in self.lines()], [1, 2, 3, 4, 4])
+    self.assertEqual([path.name for path in self.workdir.iterdir()],
+                     [metrics.HISTORY])
+
+  def test_a_cut_off_last_line_is_dropped_whatever_its_step(self):
+    whole = self.path.read_text()
+    self.path.write_text(whole + '{"step": 1, "scalars": {}}')
+    metrics.truncate(self.workdir, 3)
+    self.assertEqual(self.path.read_text(), whole)
+
+  @parameterized.parameters('{"step": 2, "sca', '7', 'null', '{"scalars": {}}')
+  def test_a_damaged_line_is_named(self, damaged):
+    lines = self.path.read_text().split('\n')
+    lines[1] = damaged
+    self.path.write_text('\n'.join(lines))
+    with self.assertRaisesRegex(ValueError, f'{self.path}, line 2 is damaged'):
+      metrics.truncate(self.workdir, 3)
+    self.assertEqual(self.path.read_text(), '\n'.join(lines))
+
+  def test_a_new_run_has_nothing_to_drop(self):
+    self.path.unlink()
+    metrics.truncate(self.workdir, 0)
+    self.assertEmpty(list(self.workdir.iterdir()))
+
+
+if __name__ == '__main__':
+  absltest.main()

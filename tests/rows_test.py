@@ -1,0 +1,74 @@
+"""Gradients of rows add up to the joint loss's, whatever it divides by."""
+
+import functools
+import itertools
+
+from absl.testing import absltest, parameterized
+import jax
+import jax.numpy as jnp
+import joint_loss
+from joint_loss import EMPTY, TEMPERATURE, K
+import numpy as np
+import pytest
+
+import gradlens as gl
+from gradlens import losses, train_step
+
+S = 2
+R = K * S
+AGGREGATES = ('sequence_mean', 'token_mean', 'fixed_length')
+NORMALIZES = ('batch', 'task')
+GRPO = train_step.grpo(
+    advantage_scale='std', clip_low=joint_loss.CLIP_LOW,
+    clip_high=joint_loss.CLIP_HIGH,
+)
+
+pytestmark = pytest.mark.slow
+
+
+@functools.cache
+def _row_gradients(aggregate):
+  row_loss = train_step.make_row_loss(
+      joint_loss.policy()[0], GRPO, temperature=TEMPERATURE,
+      aggregate=aggregate,
+  )
+  return jax.jit(gl.task_value_and_grad(row_loss, has_aux=True))
+
+
+class RowsTest(parameterized.TestCase):
+
+  @parameterized.product(aggregate=AGGREGATES, normalize=NORMALIZES)
+  def test_rows_add_up_to_the_joint_gradient(self, aggregate, normalize):
+    batch = joint_loss.random_batch()
+    expected = {
+        names: joint_loss.joint(batch, joint_loss.token_weights(batch, *names))
+        for names in itertools.product(AGGREGATES, NORMALIZES)
+    }
+    loss, gradient = expected.pop((aggregate, normalize))
+    batch_R, advantages_RxBxG = train_step.split_rows(
+        batch, GRPO.advantages(batch.rewards_KxBxG), S
+    )
+    counts_R = [
+        losses.row_count(mask, aggregate=aggregate)
+        for mask in batch_R.mask_KxBxGxC
+    ]
+    denominators_KxS = losses.denominators(
+        jnp.stack(counts_R).reshape(K, S), normalize=normalize
+    )
+    row = train_step.Row(
+        batch_R, advantages_RxBxG, denominators_KxS.reshape(R)
+    )
+    (loss_R, _), grads = _row_gradients(aggregate)(joint_loss.policy()[1], row)
+    rows = joint_loss.rows(grads, R)
+    error = joint_loss.distance(rows.sum(0), gradient)
+    self.assertLess(error, 1e-5)  # float32 rounding
+    np.testing.assert_allclose(loss_R.sum(), loss, rtol=1e-5)
+    empty = np.arange(R) // S == EMPTY
+    np.testing.assert_array_equal(rows[empty], 0.0)
+    np.testing.assert_array_equal(loss_R[empty], 0.0)
+    for _, other in expected.values():
+      self.assertGreater(joint_loss.distance(other, gradient), 1e-2)
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,87 @@
+"""Text: tokens of prompts and answers, padding, and the way back."""
+
+from absl.testing import absltest, parameterized
+import numpy as np
+from transformers import ByT5Tokenizer
+
+from gradlens import tasks, text
+
+_TOKENIZER = ByT5Tokenizer()  # a byte b is token b + 3; 1 ends a sequence
+
+
+def _tokens(string):
+  return [byte + 3 for byte in string.encode()]
+
+
+class EncodeTest(parameterized.TestCase):
+
+  @parameterized.parameters('7+8=', '', 'é ≤ 日')
+  def test_a_prompt_is_open_and_an_answer_is_closed(self, string):
+    self.assertEqual(text.encode_prompt(_TOKENIZER, string), _tokens(string))
+    self.assertEqual(
+        text.encode_answer(_TOKENIZER, string), [*_tokens(string), 1]
+    )
+
+  @parameterized.parameters('7+8=', 'é ≤ 日', ' two  blanks ')
+  def test_decoding_inverts_encoding(self, string):
+    tokens, mask = text.pad(
+        [text.encode_answer(_TOKENIZER, string)], 20, left=False
+    )
+    tokens[~mask] = 70  # what is masked is not read
+    self.assertEqual(text.decode(_TOKENIZER, tokens[0], mask[0]), string)
+
+  def test_bytes_that_are_no_text_are_left_out(self):
+    tokens = np.array([*_tokens('a'), 0xE2 + 3, 300, *_tokens('b')])
+    self.assertEqual(
+        text.decode(_TOKENIZER, tokens, np.ones(4, bool)), 'ab'
+    )
+
+
+class PadTest(absltest.TestCase):
+
+  def test_left(self):
+    tokens, mask = text.pad([[5, 6], [], [7, 8, 9]], 3, left=True)
+    np.testing.assert_array_equal(tokens, [[0, 5, 6], [0, 0, 0], [7, 8, 9]])
+    np.testing.assert_array_equal(mask, [[0, 1, 1], [0, 0, 0], [1, 1, 1]])
+    self.assertEqual((tokens.dtype, mask.dtype), (np.int32, bool))
+
+  def test_right(self):
+    tokens, mask = text.pad([[5, 6], [], [7, 8, 9]], 3, left=False)
+    np.testing.assert_array_equal(tokens, [[5, 6, 0], [0, 0, 0], [7, 8, 9]])
+    np.testing.assert_array_equal(mask, [[1, 1, 0], [0, 0, 0], [1, 1, 1]])
+
+  def test_what_is_too_long_is_never_cut(self):
+    for length in (4, 6, 7):  # one more than fits, twice as many, more
+      for left in (True, False):
+        with self.assertRaises(ValueError):
+          text.pad([list(range(length))], 3, left=left)
+
+
+class CheckLengthsTest(parameterized.TestCase):
+
+  def check(self, records, prompt=4, answer=3):
+    text.check_lengths(
+        _TOKENIZER, 'sums', [tasks.Record(*r, {}) for r in records],
+        max_prompt_tokens=prompt, max_new_tokens=answer,
+    )
+
+  def test_what_fits_exactly_passes(self):
+    self.check([('7+8=', '15'), ('1+1=', '2')])
+
+  @parameterized.parameters(
+      ('17+8=', '25', "prompt '17.8=' has 5 .*rollout.max_prompt_tokens=4"),
+      # With the stop token the answer has a token more than it has bytes.
+      ('99+1', '100', "answer '100' has 4 .*rollout.max_new_tokens=3"),
+  )
+  def test_what_does_not_is_named(self, prompt, answer, message):
+    with self.assertRaisesRegex(ValueError, f"task 'sums': {message}"):
+      self.check([('1+1=', '2'), (prompt, answer), ('2+2=', '4')])
+
+  def test_tokens_count_and_not_characters(self):
+    # Two characters of three bytes each, shorter than four of one byte.
+    with self.assertRaisesRegex(ValueError, "prompt '日本' has 6 tokens"):
+      self.check([('7+8=', '15'), ('日本', '2')])
+
+
+if __name__ == '__main__':
+  absltest.main()
