@@ -1,5 +1,6 @@
 """Build: everything that a run needs, from its config, before any work."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -34,6 +35,12 @@ def load_tasks(config: Any) -> list[tasks.Task]:
     raise ValueError(
         'config.tasks is empty; name at least one, as configs/toy.py does.'
     )
+  for name, spec in config.tasks.items():
+    if set(spec) != {'source', 'pattern', 'template'}:
+      raise ValueError(
+          f'config.tasks.{name} has the keys {", ".join(spec)}; give it source,'
+          ' pattern and template.'
+      )
   return [
       tasks.load(
           name, spec.source, pattern=spec.pattern, template=spec.template,
@@ -47,10 +54,42 @@ def load_tasks(config: Any) -> list[tasks.Task]:
 def load_model(config: Any) -> tuple[models.Model, Any, Any]:
   """Model, parameters and tokenizer: from `init_from`, or drawn at random."""
   if config.init_from:
-    return checkpoint.load_model(config.init_from)
+    try:
+      return checkpoint.load_model(config.init_from)
+    except (FileNotFoundError, ValueError) as error:
+      raise ValueError(
+          f'config.init_from={config.init_from!r}: {error}'
+      ) from error
   model = models.build(models.DecoderConfig(**config.model))
   key = jax.random.fold_in(jax.random.key(config.seed), 0)
   return model, models.init(model, key), ByT5Tokenizer()
+
+
+# The smallest values that mean anything, and the names there are.
+_AT_LEAST = {
+    'num_steps': 1, 'prompts_per_task': 1, 'num_splits': 1, 'inner_epochs': 1,
+    'num_completions': 1, 'instrument_every': 0, 'rollout.max_prompt_tokens': 1,
+    'rollout.max_new_tokens': 1, 'rollout.temperature': 0, 'evaluate.every': 1,
+    'evaluate.batch_size': 1, 'evaluate.num_completions': 1,
+    'checkpoint.every': 1, 'checkpoint.keep': 1,
+}
+_CHOICES = {
+    'loss.aggregate': ('token_mean', 'sequence_mean', 'fixed_length'),
+    'loss.normalize': ('batch', 'task'),
+    'advantage.scale': ('std', 'none'),
+}
+
+
+def _check_values(config: Any) -> None:
+  values = {
+      key: functools.reduce(getattr, key.split('.'), config)
+      for key in (*_AT_LEAST, *_CHOICES)
+  }
+  for key, least in _AT_LEAST.items():
+    if values[key] < least:
+      raise ValueError(f'config.{key}={values[key]} must be {least} or more.')
+  for key, names in _CHOICES.items():
+    choose(key, values[key], dict.fromkeys(names))
 
 
 def setup(config: Any) -> Setup:
@@ -59,6 +98,7 @@ def setup(config: Any) -> Setup:
   Raises:
     ValueError: one sentence on what is wrong, where, and how to mend it.
   """
+  _check_values(config)
   all_tasks = load_tasks(config)
   model, params, tokenizer = load_model(config)
   r = config.rollout
@@ -68,6 +108,11 @@ def setup(config: Any) -> Setup:
         f'rollout.max_prompt_tokens={r.max_prompt_tokens} and'
         f' rollout.max_new_tokens={r.max_new_tokens} exceed the model\'s'
         f' context of {context} tokens; lower one of them.'
+    )
+  if len(tokenizer) > model.config.vocab_size:
+    raise ValueError(
+        f'model.vocab_size={model.config.vocab_size} is smaller than the'
+        f" tokenizer's {len(tokenizer)} tokens; raise it."
     )
   for task in all_tasks:
     text.check_lengths(

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import optax
 
 import gradlens as gl
@@ -54,16 +55,20 @@ def choose(key: str, name: str, choices: dict[str, Any]) -> Any:
   return choices[name]
 
 
-def make_weighting(name: str, kwargs: dict[str, Any]) -> gl.Weighting:
+def make_weighting(
+    name: str, kwargs: dict[str, Any], num_tasks: int
+) -> gl.Weighting:
   """The weighting that a config names.
 
   Raises:
-    ValueError: an unknown name or argument.
+    ValueError: an unknown name or argument, or one that does not fit the tasks.
   """
   factory = choose('correction.name', name, CORRECTIONS)
   try:
-    return factory(**kwargs)
-  except TypeError as error:
+    weighting = factory(**kwargs)
+    jax.eval_shape(lambda: weighting.init(num_tasks))
+    return weighting
+  except (TypeError, ValueError) as error:
     raise ValueError(
         f'config.correction.kwargs={kwargs} do not fit {name}: {error}.'
     ) from error
@@ -75,9 +80,13 @@ def make_optimizer(
   """Builds the chain from a config; `weighting` stands in for the named one."""
   c, o = config.correction, config.optimizer
   if weighting is None:
-    weighting = make_weighting(c.name, c.kwargs.to_dict())
+    weighting = make_weighting(c.name, c.kwargs.to_dict(), num_tasks)
   make_schedule = choose('optimizer.schedule', o.schedule, SCHEDULES)
-  schedule = make_schedule(o.learning_rate, o.warmup_steps, config.num_steps)
+  by_step = make_schedule(o.learning_rate, o.warmup_steps, config.num_steps)
+
+  def schedule(update):
+    return by_step(update // config.inner_epochs)
+
   correct = gl.correct(
       weighting,
       num_tasks=num_tasks,
@@ -90,5 +99,5 @@ def make_optimizer(
       optax.adamw(schedule, b1=o.b1, b2=o.b2, weight_decay=o.weight_decay),
   )
   return Optimizer(
-      optax.chain(correct, *rest), optax.chain(*rest), schedule
+      optax.chain(correct, *rest), optax.chain(*rest), by_step
   )

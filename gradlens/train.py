@@ -102,6 +102,10 @@ def _resolve(
     with config.unlocked():
       config.correction.name = weighting.name
       config.correction.kwargs = {}
+  if not config.tasks:
+    raise ValueError(
+        'config.tasks is empty; name at least one, as configs/toy.py does.'
+    )
   if config.correction.name != 'total' and config.instrument_every != 1:
     raise ValueError(
         f'instrument_every={config.instrument_every} leaves steps uncorrected,'
@@ -191,15 +195,16 @@ def train(
   """
   config = _resolve(config, weighting)
   optimizer = make_optimizer(config, len(config.tasks), weighting)
-  workdir = checkpoint.claim(workdir, config.to_dict())
   run = build.setup(config)
   gl.check(
       optimizer.corrected, run.params,
       num_tasks=len(run.tasks), num_splits=config.num_splits,
   )
   steps = _make_steps(config, run.model, optimizer)
-  models.save_model(run.model, workdir / checkpoint.MODEL, run.tokenizer)
   mixture = Mixture(run.tasks, config.prompts_per_task, config.seed)
+  # Nothing is written before all else is found right.
+  workdir = checkpoint.claim(workdir, config.to_dict())
+  models.save_model(run.model, workdir / checkpoint.MODEL, run.tokenizer)
   key = jax.random.key(config.seed)
   rollout_key, evaluation_key = jax.random.split(jax.random.fold_in(key, 1))
   state = TrainState(
@@ -216,7 +221,7 @@ def train(
       state, data = saved.restore(state)
       first = mixture.step(data)
       _log.info('resuming %s at step %d', workdir, first)
-    metrics.truncate(workdir, first)
+    metrics.truncate(workdir, first if first else -1)
     tensorboard = metric_writers.create_default_writer(workdir / 'tensorboard')
     out = _Writers([
         enter(contextlib.closing(metrics.HistoryWriter(workdir))),
@@ -262,15 +267,17 @@ def train(
       recorder.push(step + 1, sampled, measured, start)
 
       done = step + 1
-      last = done == config.num_steps or asked_to_end.is_set()
-      if done % config.evaluate.every == 0 or done == config.num_steps:
+      last = done == config.num_steps
+      if done % config.evaluate.every == 0 or last:
         recorder.flush()
         evaluate_at(done)
-      if done % config.checkpoint.every == 0 or last:
+      # Asked only now: an evaluation takes its time.
+      ending = asked_to_end.is_set()
+      if done % config.checkpoint.every == 0 or last or ending:
         recorder.flush()
         out.flush()
         saved.save(done, state, mixture.state(done))
-      if asked_to_end.is_set():
+      if ending and not last:
         _log.info('asked to end: saved step %d; run again to go on', done)
         break
   return history.load(workdir)

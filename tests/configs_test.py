@@ -103,7 +103,7 @@ class ArgumentTest(parameterized.TestCase):
       ('num_stepz=3', "'num_stepz=3': there is no key 'num_stepz'"),
       ('optimizer.lr=3', "'optimizer.lr=3': there is no key 'optimizer.lr'"),
       ('seed.more=3', "'seed.more=3': there is no key 'seed.more'"),
-      ('num_steps=3.5', "'num_steps=3.5': '3.5' is no int.*num_steps is 100"),
+      ('num_steps=3.5', "'num_steps=3.5': '3.5' is no int.*num_steps is 60"),
       ('num_steps=', "'num_steps=': '' is no int"),
       ('log_seconds=soon', "'log_seconds=soon': 'soon' is no float"),
       # bool('no') is True.
