@@ -12,7 +12,8 @@ class SharesTest(parameterized.TestCase):
 
   def test_equal_the_projections_of_vectors(self):
     rows = np.random.default_rng(0).normal(size=(4, 6))
-    weights = np.array([2.0, 1.0, -1.0, 0.0])
+    rows[1] = rows[1] / 10 - rows[0]
+    weights = np.array([2.0, 1.0, 1.0, 0.0])
     update = weights @ rows
     expected = weights * (rows @ update) / (update @ update)
     got = gl.shares(gl.gram(jnp.asarray(rows)), jnp.asarray(weights))

@@ -160,12 +160,12 @@ class BareTest(parameterized.TestCase):
     self.assertEqual(0, done.returncode, done.stderr)
     self.assertIn('jax', done.stdout.split())
 
-  @parameterized.parameters(HEAVY)
+  @parameterized.parameters(*HEAVY)
   def test_does_not_install(self, name):
     done = run(self.python, '-I', '-c', f'import {name}', cwd=SCRATCH)
     self.assertIn(f"No module named '{name}'", done.stderr)
 
-  @parameterized.parameters(PROGRAMS)
+  @parameterized.parameters(*PROGRAMS)
   def test_program_names_its_extra(self, name):
     done = run(self.python, '-I', '-m', f'gradlens.{name}', cwd=SCRATCH)
     self.assertNotEqual(0, done.returncode)
@@ -185,7 +185,7 @@ class LowestTest(absltest.TestCase):
     bounds = dict(re.findall(
         r'^Requires-Dist: ([\w-]+) ?>=([\d.]+)$', metadata, re.MULTILINE))
     self.assertLen(
-        re.findall('^Requires-Dist: [^;]+$', metadata, re.MULTILINE),
+        re.findall(r'^Requires-Dist: [^;\n]+$', metadata, re.MULTILINE),
         len(bounds))
     self.assertEqual({'jax', 'optax'}, set(bounds))
     lowest = [f'{name}=={version}' for name, version in bounds.items()]

@@ -1,6 +1,7 @@
 """Program: `python -m gradlens.report --workdir=DIR`."""
 
 from collections.abc import Sequence
+import importlib
 
 from gradlens import command
 
@@ -8,6 +9,7 @@ with command.imports('train'):
   from absl import app, flags
 
   from gradlens import report
+  importlib.import_module('gradlens.report.page')  # imported on use, else
 
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Directory of the run to report on.', required=True)
