@@ -9,7 +9,8 @@ with command.imports('train'):
   from absl import app, flags
 
   from gradlens import report
-  importlib.import_module('gradlens.report.page')  # imported on use, else
+  # Imported on use by `report`; absl alone comes with optax.
+  importlib.import_module('gradlens.report.page')
 
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Directory of the run to report on.', required=True)
