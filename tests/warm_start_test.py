@@ -94,7 +94,8 @@ class AgainTest(absltest.TestCase):
       np.testing.assert_array_equal(losses[task], losses_2[task])
       # On another processor sums are rounded in another order.
       np.testing.assert_allclose(losses[task][:3], recorded[:3], rtol=1e-4)
-      self.assertGreater(recorded[0] - recorded[2], 0.01)
+      # They fall, by more than the tolerance: 0.012 and more in five steps.
+      self.assertGreater(recorded[0] - recorded[4], 0.01)
 
 
 if __name__ == '__main__':
