@@ -12,7 +12,7 @@ _BOOLS = {'True': True, 'False': False}
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """The defaults, unlocked: a config file fills them in."""
+  """The defaults: a config file fills them in, and adds none."""
   c = ml_collections.ConfigDict()
   c.seed = 0
   c.num_steps = 100
@@ -70,6 +70,10 @@ def get_config() -> ml_collections.ConfigDict:
   ))
   c.checkpoint = ml_collections.ConfigDict(dict(every=50, keep=2))
   c.log_seconds = 10.0  # between progress lines
+  # A misspelled key is an error; tasks and arguments have names of their own.
+  c.lock()
+  c.tasks.unlock()
+  c.correction.kwargs.unlock()
   return c
 
 

@@ -1,12 +1,9 @@
 """Checkpoints: a run's folder, its saved states, and how it resumes."""
 
-from collections.abc import Iterator, Mapping
-import contextlib
-import gc
+from collections.abc import Mapping
 import importlib.metadata
 import json
 import os
-import sys
 from typing import Any
 
 from etils import epath
@@ -115,17 +112,6 @@ def _check_same(
     )
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-  """Lets the coroutines that a failed reading leaves behind end in silence."""
-  hook, sys.unraisablehook = sys.unraisablehook, lambda unused: None
-  try:
-    yield
-  finally:
-    gc.collect()
-    sys.unraisablehook = hook
-
-
 class Checkpoints:
   """Saved states of a run; saving goes on beside the next steps."""
 
@@ -189,18 +175,17 @@ class Checkpoints:
   def _read(self, **items: Any) -> Any:
     if self.latest is None:
       raise ValueError(f'{self._folder} holds no checkpoint yet.')
-    with _quiet():
-      try:
-        return self._manager.restore(
-            self.latest, args=ocp.args.Composite(**items)
-        )
-      except Exception as error:
-        cause = f'{type(error).__name__}: {error}'.partition('\n')[0][:80]
-    raise ValueError(
-        f'checkpoint {self._folder / str(self.latest)} cannot be read; it is'
-        ' damaged or of another model. Remove that folder to go on from the'
-        f' one before it. ({cause})'
-    )
+    try:
+      return self._manager.restore(
+          self.latest, args=ocp.args.Composite(**items)
+      )
+    except Exception as error:
+      cause = f'{type(error).__name__}: {error}'.partition('\n')[0][:80]
+      raise ValueError(
+          f'checkpoint {self._folder / str(self.latest)} cannot be read; it is'
+          ' damaged or of another model. Remove that folder to go on from the'
+          f' one before it. ({cause})'
+      ) from error
 
   def __enter__(self) -> 'Checkpoints':
     return self

@@ -1,8 +1,12 @@
 """Command: what the programs share, before and beside their work."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import logging
+import re
+import sys
+
+from absl import flags  # optax brings it
 
 
 @contextlib.contextmanager
@@ -34,6 +38,42 @@ def one_sentence() -> Iterator[None]:
     raise SystemExit(f'gradlens: {error}') from error
 
 
+def flags_parser(
+    program: str, others: str
+) -> Callable[[list[str]], list[str]]:
+  """Absl's parser, but what is wrong is said in one line.
+
+  Args:
+    program: its module, with a flag `--config` for a config file.
+    others: an example of its other flags.
+  """
+
+  def parse(argv: list[str]) -> list[str]:
+    try:
+      remaining = flags.FLAGS(argv)
+      # A file that cannot be read raises when it is used.
+      flags.FLAGS['config'].value.lock()
+      return remaining
+    except AttributeError as error:
+      key = re.search(r'\w+', str(error))[0]
+      given = [
+          arg for arg in argv if re.match(rf'--?config\..*\b{key}\b', arg)
+      ]
+      if not given:
+        raise  # a config file's own mistake
+      problem = f'{given[0]}: no such key; configs/default.py lists them all.'
+    except (flags.Error, OSError) as error:
+      # What a config file raised comes with its traceback inside.
+      line = str(error).strip().splitlines()[-1].strip()
+      problem = line.removeprefix('ValueError: ')
+    raise SystemExit(
+        f'gradlens: {problem}\n'
+        f'Usage: python -m gradlens.{program} --config=configs/toy.py {others}'
+    )
+
+  return parse
+
+
 def show_progress() -> None:
   """Logs of gradlens go to stderr; those of its libraries only if they warn."""
   logging.getLogger().setLevel(logging.WARNING)
@@ -44,3 +84,7 @@ def show_progress() -> None:
   logger.setLevel(logging.INFO)
   logger.addHandler(handler)
   logger.propagate = False
+  # Readers that Orbax leaves behind at a damaged checkpoint would bury the
+  # sentence that names it, before it or at the exit.
+  sys.unraisablehook = lambda unraisable: None
+  logging.getLogger('asyncio').setLevel(logging.CRITICAL)

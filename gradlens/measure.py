@@ -252,4 +252,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == '__main__':
   flags.mark_flags_as_required(['config'])
-  app.run(main)
+  parser = command.flags_parser('measure', '--prompts=1024')
+  app.run(main, flags_parser=parser)
