@@ -5,7 +5,7 @@ import collections
 import jax
 import optax
 
-from gradlens.correct import is_correction
+from gradlens.state import is_correction
 from gradlens.types import PyTree
 
 

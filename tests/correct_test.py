@@ -315,8 +315,10 @@ class MisuseTest(parameterized.TestCase):
       gl.correct(gl.pcgrad, num_tasks=K)
 
   def test_arguments_out_of_range(self):
-    with self.assertRaisesRegex(ValueError, "'lagged'; available: 'stacked'"):
-      gl.correct(gl.mean(), num_tasks=K, apply='lagged')
+    with self.assertRaisesRegex(ValueError, "'late'; use one of stacked, in"):
+      gl.correct(gl.mean(), num_tasks=K, apply='late')
+    with self.assertRaisesRegex(ValueError, "'unbiased' .* num_splits >= 2"):
+      gl.correct(gl.mean(), num_tasks=K, kind='unbiased')
     with self.assertRaisesRegex(ValueError, 'num_tasks=0 .* must be positive'):
       gl.correct(gl.mean(), num_tasks=0)
 

@@ -1,0 +1,239 @@
+"""Tap: task gradients met, measured and combined inside the backward pass."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradlens.gram import gram
+from gradlens.probe import Probe, Reading, is_probe
+from gradlens.rule import weighted_sum
+from gradlens.sketch import sketch
+from gradlens.types import PyTree
+
+
+class Shared(NamedTuple):
+  """A leaf that a block owns, and that other blocks read.
+
+  Attributes:
+    leaf: the parameter, for the other blocks.
+    handle_RxP: zeros that nothing reads; the way back of the rows' gradients.
+  """
+
+  leaf: PyTree
+  handle_RxP: PyTree
+
+
+def tap(
+    fn: Callable[..., PyTree],
+    *,
+    owns: Callable[[PyTree], PyTree] | None = None,
+    extra_axes: int | None = 0,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> Callable[..., PyTree]:
+  r"""Runs a block on all rows, and decomposes its gradient on the way back.
+
+  The result computes `fn` for every row at the same parameters. Its backward
+  pass forms the rows' gradients :math:`g_r` of this block only, reads them into
+  the probe, and hands on their weighted sum:
+
+  .. math:: G_{rs} = \langle g_r, g_s \rangle, \qquad
+    \frac{\partial}{\partial \text{params}} = \sum_r w_r g_r
+
+  so that the stacked gradients of one block at a time are alive. Nothing of the
+  forward pass is kept but the block's inputs: it is computed again, as
+  `jax.checkpoint` would.
+
+  A row whose squared norm in this block is not finite takes no part in the sum.
+
+  .. warning:: Parameters used outside of every tap, or inside of two, get the
+    right gradient and a wrong Gram matrix; `check_taps` names them. A leaf used
+    twice belongs to one block that `owns` it.
+
+  Args:
+    fn: `fn(params, x, *extra) -> y` of one row: pytrees in and out. It must not
+      close over values that gradients are taken of.
+    owns: `owns(params) -> leaf`, a part of `params` that other blocks read too.
+      The tap then returns `(y_R, shared)`, for another tap's `shared=`. From
+      there to here R x leaf is alive on the way back.
+    extra_axes: the row axis of `extra`, or None where all rows share them, such
+      as positions and masks. No gradient is taken of them.
+    axis_name: mesh axes of an enclosing `shard_map` over which the examples of
+      each row are spread: the rows' gradients are summed over them.
+
+  Returns:
+    `tapped(params, x_R, probe, *extra, shared=None) -> y_R`, with rows on the
+    leading axis of every leaf of `x_R` and `y_R`. With `shared`, `fn` is called
+    as `fn(params, x, leaf, *extra)`. With `probe=None` the result is `fn` under
+    `jax.vmap`, and differentiates as such.
+
+  Raises:
+    TypeError: when called with a probe that is not one.
+    ValueError: when called with a probe of another number of rows, or of layers
+      that no scan took apart.
+
+  >>> import jax.numpy as jnp
+  >>> import gradlens as gl
+  >>> layer = gl.tap(lambda w, x: jnp.sum(w * x))
+  >>> def losses_fn(w, probe, x_RxN):
+  ...   return layer(w, x_RxN, probe)
+  >>> x_RxN = jnp.array([[3., 0.], [1., 2.]])
+  >>> losses_R, grad, gram_RxR = gl.value_grad_gram(losses_fn)(
+  ...     jnp.ones(2), gl.Probe(2), x_RxN)
+  >>> print(grad)
+  [4. 2.]
+  >>> print(gram_RxR)
+  [[9. 3.]
+   [3. 5.]]
+  """
+
+  def run(params, leaf, x_R, extra):
+    def one_row(x, extra):
+      return fn(params, x, *leaf, *extra)
+
+    return jax.vmap(one_row, (0, _axes(extra, extra_axes)))(x_R, extra)
+
+  @jax.custom_vjp
+  def tapped(params, leaf, x_R, reading, handle, probe, extra):
+    del reading, handle
+    y_R = run(params, leaf, x_R, extra)
+    return y_R if owns is None else (y_R, _share(owns(params), probe.num_rows))
+
+  def forward(params, leaf, x_R, reading, handle, probe, extra):
+    y_R = tapped(params, leaf, x_R, reading, handle, probe, extra)
+    return y_R, (params, leaf, x_R, probe, extra)
+
+  def backward(residuals, cotangent):
+    params, leaf, x_R, probe, extra = residuals
+    dy_R, dshared = (cotangent, None) if owns is None else cotangent
+
+    def one_row(x, dy, extra):
+      y, pull = jax.vjp(
+          lambda params, leaf, x: fn(params, x, *leaf, *extra), params, leaf, x
+      )
+      return pull(_cotangent(y, dy))
+
+    axes = (0, 0, _axes(extra, extra_axes))
+    grads_RxP, dhandle_RxP, dx_R = jax.vmap(one_row, axes)(
+        x_R, _float_leaves(dy_R), extra
+    )
+    if owns is not None:
+      _, place = jax.vjp(owns, params)
+      (by_others_RxP,) = jax.vmap(place)(dshared.handle_RxP)
+      grads_RxP = jax.tree.map(jnp.add, grads_RxP, by_others_RxP)
+    if axis_name is not None:
+      grads_RxP = jax.lax.psum(grads_RxP, axis_name)
+    reading = _read(grads_RxP, probe)
+    weights_R, kept_R = _weigh(reading.gram_RxR, probe)
+    grads = jax.tree.map(
+        lambda rows, param: weighted_sum(rows, weights_R, kept_R).astype(
+            param.dtype
+        ),
+        grads_RxP,
+        params,
+    )
+    if owns is not None:
+      # From a reader outside of every tap: right, though no row's.
+      grads = jax.tree.map(jnp.add, grads, *place(dshared.leaf))
+    return grads, None, dx_R, reading, dhandle_RxP, None, None
+
+  tapped.defvjp(forward, backward)
+
+  def call(params, x_R, probe, *extra, shared=None):
+    leaf = () if shared is None else (shared.leaf,)
+    if probe is None:
+      y_R = run(params, leaf, x_R, extra)
+      return y_R if owns is None else (y_R, Shared(owns(params), None))
+    _check_probe(probe, x_R)
+    if shared is not None and shared.handle_RxP is None:
+      raise ValueError('the tap that owns the shared leaf has no probe')
+    handle = () if shared is None else (shared.handle_RxP,)
+    return tapped(params, leaf, x_R, probe.reading, handle, probe, extra)
+
+  return call
+
+
+def _axes(extra: tuple, axis: int | None) -> int | None:
+  """`jax.vmap` wants an axis somewhere, and none for what is not there."""
+  return axis if extra else None
+
+
+def _share(leaf: PyTree, num_rows: int) -> Shared:
+  return Shared(
+      leaf,
+      jax.tree.map(lambda a: jnp.zeros((num_rows, *a.shape), a.dtype), leaf),
+  )
+
+
+def _float_leaves(tree: PyTree) -> list[jax.Array]:
+  return [
+      leaf for leaf in jax.tree.leaves(tree) if leaf.dtype != jax.dtypes.float0
+  ]
+
+
+def _cotangent(y: PyTree, float_leaves: list[jax.Array]) -> PyTree:
+  """A cotangent of `y`: what has no gradient gets float0, as JAX wants it."""
+  remaining = iter(float_leaves)
+  return jax.tree.map(
+      lambda leaf: next(remaining)
+      if jnp.issubdtype(leaf.dtype, jnp.inexact)
+      else np.zeros(leaf.shape, jax.dtypes.float0),
+      y,
+  )
+
+
+def _read(grads_RxP: PyTree, probe: Probe) -> Reading:
+  """All that the probe asks for, of one block's stacked gradients."""
+  asked, given = probe.reading, probe.given
+  reading = Reading(gram(grads_RxP))
+  if asked.metric_gram_RxR is not None:
+    scaled_RxP = jax.tree.map(
+        lambda rows, m: rows * jnp.sqrt(m)[None], grads_RxP, given.metric
+    )
+    reading = reading._replace(metric_gram_RxR=gram(scaled_RxP))
+  if asked.along_R is not None:
+    along = jax.tree.map(_along, grads_RxP, given.direction)
+    reading = reading._replace(along_R=sum(jax.tree.leaves(along)))
+  if asked.sketch_RxN is not None:
+    size = asked.sketch_RxN.shape[-1]
+    reading = reading._replace(sketch_RxN=sketch(grads_RxP, size))
+  return reading
+
+
+def _along(rows_RxP: jax.Array, direction: jax.Array) -> jax.Array:
+  return jnp.tensordot(
+      rows_RxP,
+      direction,
+      axes=direction.ndim,
+      precision=jax.lax.Precision.HIGHEST,
+      preferred_element_type=jnp.float32,
+  )
+
+
+def _weigh(gram_RxR: jax.Array, probe: Probe) -> tuple[jax.Array, jax.Array]:
+  """Each row's weight, and whether it takes part."""
+  rule, given = probe.rule, probe.given
+  if rule is None:
+    return given.weights_R, jnp.isfinite(jnp.diag(gram_RxR))
+  kept_K = rule.finite_tasks(gram_RxR)
+  weighed = rule.weigh(gram_RxR, given.state, kept_K, given.extras)
+  return rule.rows(weighed.weights_K), rule.rows(kept_K)
+
+
+def _check_probe(probe: Any, x_R: PyTree) -> None:
+  if not is_probe(probe):
+    raise TypeError(f'a tap takes a gl.Probe or None, got {type(probe)}')
+  shape = probe.reading.gram_RxR.shape
+  if len(shape) != 2:
+    raise ValueError(
+        f'a probe of {shape[0]} layers serves them one by one: scan it beside '
+        'their parameters, as jax.lax.scan(step, x_R, (params, probe))'
+    )
+  for path, leaf in jax.tree_util.tree_leaves_with_path(x_R):
+    if jnp.shape(leaf)[:1] != (probe.num_rows,):
+      raise ValueError(
+          f'x_R{jax.tree_util.keystr(path)} has shape {jnp.shape(leaf)}, but '
+          f'the probe has {probe.num_rows} rows, which lead every leaf'
+      )
