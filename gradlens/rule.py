@@ -113,15 +113,27 @@ def weighted_sum(
     kept_R: rows that are False take no part, whatever they hold.
     axis: the layer axis, counted on the parameter.
   """
-  num_rows, *shape = grads_RxP.shape
-  layers = [size if i == axis else 1 for i, size in enumerate(shape)]
-  weights_RxP = jnp.moveaxis(weights, -1, 0).reshape(num_rows, *layers)
-  kept_RxP = kept_R.reshape(num_rows, *[1] * len(shape))
-  # A skipped row is replaced, not multiplied by 0: 0 * inf is NaN. One fused
-  # pass over the rows, local on every shard.
   dtype = jnp.promote_types(grads_RxP.dtype, jnp.float32)
-  rows = jnp.where(kept_RxP, grads_RxP, 0).astype(dtype)
-  return jnp.sum(weights_RxP * rows, axis=0)
+  batch = () if axis is None else (axis,)
+
+  def contract(rows):
+    # A product, and not a sum over the rows' axis: several times faster where
+    # that axis is not the last. Local on every shard.
+    summed = jax.lax.dot_general(
+        weights.astype(dtype),
+        rows,
+        (((weights.ndim - 1,), (0,)), (batch and (0,), batch and (axis + 1,))),
+        precision=jax.lax.Precision.HIGHEST,
+        preferred_element_type=dtype,
+    )
+    return summed if axis is None else jnp.moveaxis(summed, 0, axis)
+
+  def skip(rows):
+    # A skipped row is replaced, not multiplied by 0: 0 * inf is NaN.
+    kept_RxP = kept_R.reshape(-1, *[1] * (rows.ndim - 1))
+    return contract(jnp.where(kept_RxP, rows, 0))
+
+  return jax.lax.cond(kept_R.all(), contract, skip, grads_RxP)
 
 
 def _stretch(gram_KxK: jax.Array, weights_K: jax.Array) -> jax.Array:

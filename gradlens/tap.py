@@ -108,6 +108,8 @@ def tap(
   def backward(residuals, cotangent):
     params, leaf, x_R, probe, extra = residuals
     dy_R, dshared = (cotangent, None) if owns is None else cotangent
+    # Not before dy is there, or the compiler keeps all blocks' insides instead.
+    x_R, dy_R = jax.lax.optimization_barrier((x_R, _float_leaves(dy_R)))
 
     def one_row(x, dy, extra):
       y, pull = jax.vjp(
@@ -117,7 +119,7 @@ def tap(
 
     axes = (0, 0, _axes(extra, extra_axes))
     grads_RxP, dhandle_RxP, dx_R = jax.vmap(one_row, axes)(
-        x_R, _float_leaves(dy_R), extra
+        x_R, dy_R, extra
     )
     if owns is not None:
       _, place = jax.vjp(owns, params)
