@@ -2,6 +2,7 @@
 
 from gradlens.apply import value_and_grad_for
 from gradlens.check import check
+from gradlens.check_taps import check_taps
 from gradlens.correct import Correction, correct
 from gradlens.decompose import task_value_and_grad
 from gradlens.diagnostics import cosines, jackknife, shares, summarize
@@ -34,6 +35,7 @@ __all__ = [
     'Weighting',
     'by_layer',
     'check',
+    'check_taps',
     'constant',
     'correct',
     'cosines',

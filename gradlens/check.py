@@ -1,11 +1,12 @@
 """Check: finds what is wrong with an optimizer before any step."""
 
 import collections
+from typing import Any
 
 import jax
 import optax
 
-from gradlens.state import is_correction
+from gradlens.state import correct_states, is_correction
 from gradlens.types import PyTree
 
 
@@ -15,6 +16,8 @@ def check(
     *,
     num_tasks: int,
     num_splits: int = 1,
+    apply: str = 'stacked',
+    **extras: Any,
 ) -> None:
   """Finds what is wrong with a chain, by `jax.eval_shape`, before any step.
 
@@ -26,6 +29,9 @@ def check(
     params: the parameters, or structs of them; nothing is computed.
     num_tasks: K.
     num_splits: S.
+    apply: as in `correct`; for all but `'stacked'`, gradients of the shape of
+      `params` come with a Gram matrix.
+    **extras: what the update is given for the weighting, such as `losses_K`.
 
   Raises:
     ValueError: naming the fault and the fix, if `tx` has no `correct`, or has
@@ -58,18 +64,24 @@ def check(
     _check_place(state)
     return state
 
-  def stack(param):
-    shape = (num_tasks * num_splits, *param.shape)
-    return jax.ShapeDtypeStruct(shape, param.dtype)
+  rows = (num_tasks * num_splits,) if apply == 'stacked' else ()
+
+  def gradient(param):
+    return jax.ShapeDtypeStruct((*rows, *param.shape), param.dtype)
 
   params, state = jax.eval_shape(lambda params: (params, init(params)), params)
-  grads_RxP = jax.tree.map(stack, params)
+  grads = jax.tree.map(gradient, params)
+  if apply != 'stacked':
+    first = next(iter(correct_states(state).values()))
+    extras = {'gram': first.gram_RxR, **extras}
   try:
-    updates, new_state = jax.eval_shape(tx.update, grads_RxP, state, params)
+    updates, new_state = jax.eval_shape(
+        tx.update, grads, state, params, **extras
+    )
   except TypeError as error:
+    shape = f'[{", ".join([*map(str, rows), "*param"])}]'
     raise ValueError(
-        f'the update fails on gradients of shape [{num_tasks * num_splits}, '
-        f'*param]: {error}'
+        f'the update fails on gradients of shape {shape}: {error}'
     ) from error
   _check_same('updates', updates, 'params', params)
   _check_same('the new state', new_state, 'the initial state', state)
