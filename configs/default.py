@@ -40,6 +40,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.num_splits = 2  # independent parts of each task's prompts, for the norms
   c.num_completions = 8
   c.inner_epochs = 1  # updates on each batch; measured in the first
+  c.num_micro_batches = 1  # parts of each split's prompts, one after the other
   c.rollout = ml_collections.ConfigDict(dict(
       max_prompt_tokens=32, max_new_tokens=16, temperature=1.0,
   ))
@@ -56,6 +57,10 @@ def get_config() -> ml_collections.ConfigDict:
       name='total',
       kwargs=ml_collections.ConfigDict(),
       blocks='global',  # or 'layer': weights of their own for every layer
+      # How: 'stacked' rows, or through taps 'in_backward' (blocks='layer'),
+      # 'two_pass' (blocks='global') or 'lagged'; see docs/compose.md.
+      apply='stacked',
+      kind='naive',  # the Gram that is seen; or 'unbiased', 'cross'
       match_norm=False,
   ))
   c.optimizer = ml_collections.ConfigDict(dict(

@@ -68,8 +68,9 @@ def load_model(config: Any) -> tuple[models.Model, Any, Any]:
 # The smallest values that mean anything, and the names there are.
 _AT_LEAST = {
     'num_steps': 1, 'prompts_per_task': 1, 'num_splits': 1, 'inner_epochs': 1,
-    'num_completions': 1, 'instrument_every': 0, 'rollout.max_prompt_tokens': 1,
-    'rollout.max_new_tokens': 1, 'rollout.temperature': 0, 'evaluate.every': 1,
+    'num_completions': 1, 'num_micro_batches': 1, 'instrument_every': 0,
+    'rollout.max_prompt_tokens': 1, 'rollout.max_new_tokens': 1,
+    'rollout.temperature': 0, 'evaluate.every': 1,
     'evaluate.batch_size': 1, 'evaluate.num_completions': 1,
     'checkpoint.every': 1, 'checkpoint.keep': 1,
 }
@@ -119,10 +120,19 @@ def setup(config: Any) -> Setup:
         tokenizer, task.name, task.train + task.heldout,
         max_prompt_tokens=r.max_prompt_tokens, max_new_tokens=r.max_new_tokens,
     )
-  if config.prompts_per_task % config.num_splits:
+  parts = config.num_splits * config.num_micro_batches
+  if config.prompts_per_task % parts:
     raise ValueError(
         f'prompts_per_task={config.prompts_per_task} is not a multiple of'
-        f' num_splits={config.num_splits}.'
+        f' num_splits={config.num_splits} x num_micro_batches='
+        f'{config.num_micro_batches}.'
+    )
+  kind = config.correction.kind
+  if kind != 'naive' and config.loss.aggregate == 'token_mean':
+    raise ValueError(
+        f'correction.kind={kind!r} needs splits that are independent, but'
+        " loss.aggregate='token_mean' divides all by the tokens of the batch;"
+        " use another aggregate, or kind='naive'."
     )
   return Setup(model, params, tokenizer, all_tasks)
 

@@ -22,9 +22,10 @@ with command.imports('train'):
   import ml_collections
   from ml_collections import config_flags
 
-  from gradlens import build, losses, metrics, train_step
+  from gradlens import build, losses, metrics, models, train_step
   from gradlens.mixture import Mixture
   from gradlens.report import tables
+  from gradlens.rows import Row
 
 _log = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ def measure(
   scale_R = 1 / losses.denominators(
       counts_KxS, normalize=config.loss.normalize
   ).reshape(-1)
-  grams = jax.device_get(gl.gram_blocks(rows_RxP, gl.by_layer))
+  grams = jax.device_get(gl.gram_blocks(rows_RxP, models.blocks))
   scale_RxR = np.outer(scale_R, scale_R).astype(np.float64)
   blocks = {
       name: gram * scale_RxR for name, gram in metrics.layers(grams).items()
@@ -118,17 +119,18 @@ def _accumulate(
   """Undivided gradients `[R, *param]`, counts `[K, S]`, rewards `[S, K]`."""
   k, aggregate = len(run.tasks), config.loss.aggregate
   objective = build.objective(config)
-  row_loss = train_step.make_row_loss(
+  losses_fn = train_step.make_losses(
       run.model, objective, temperature=config.rollout.temperature,
       aggregate=aggregate,
   )
+  row_gradients = train_step.row_gradients(losses_fn, k)
 
   @jax.jit
   def add(rows, params, batch, split):
     grads, counts = rows
     advantages_KxBxG = objective.advantages(batch.rewards_KxBxG)
-    row = train_step.Row(batch, advantages_KxBxG, jnp.ones(k))
-    _, grads_KxP = gl.task_value_and_grad(row_loss, has_aux=True)(params, row)
+    row = Row(batch, advantages_KxBxG, jnp.ones(k))
+    _, grads_KxP, _ = row_gradients(params, row)
     count_K = jax.vmap(
         lambda mask: losses.row_count(mask, aggregate=aggregate)
     )(batch.mask_KxBxGxC)

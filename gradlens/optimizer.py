@@ -6,6 +6,7 @@ import jax
 import optax
 
 import gradlens as gl
+from gradlens import models
 
 CORRECTIONS = dict(
     total=gl.total,
@@ -14,7 +15,7 @@ CORRECTIONS = dict(
     equalize_norms=gl.equalize_norms,
     pcgrad=gl.pcgrad,
 )
-BLOCKS = {'global': None, 'layer': gl.by_layer}
+BLOCKS = {'global': None, 'layer': models.blocks}
 SCHEDULES = dict(
     constant=lambda peak, warmup, steps: optax.join_schedules(
         [optax.linear_schedule(0.0, peak, warmup),
@@ -31,11 +32,14 @@ class Optimizer(NamedTuple):
   """One chain in two forms that share a state.
 
   Attributes:
-    corrected: takes rows `[R, *param]`; its state is `(correction, *rest)`.
+    correction: the first of the chain.
+    corrected: takes gradients as `correction.apply` says; its state is
+      `(correction, *rest)`.
     plain: takes the joint gradient; its state is `rest`.
     schedule: learning rate of each step.
   """
 
+  correction: gl.Correction
   corrected: optax.GradientTransformationExtraArgs
   plain: optax.GradientTransformation
   schedule: optax.Schedule
@@ -87,17 +91,25 @@ def make_optimizer(
   def schedule(update):
     return by_step(update // config.inner_epochs)
 
-  correct = gl.correct(
-      weighting,
-      num_tasks=num_tasks,
-      num_splits=config.num_splits,
-      blocks=choose('correction.blocks', c.blocks, BLOCKS),
-      match_norm=c.match_norm,
-  )
+  try:
+    correct = gl.correct(
+        weighting,
+        num_tasks=num_tasks,
+        num_splits=config.num_splits,
+        blocks=choose('correction.blocks', c.blocks, BLOCKS),
+        apply=c.apply,
+        kind=c.kind,
+        match_norm=c.match_norm,
+    )
+  except ValueError as error:
+    raise ValueError(
+        f'config.correction.apply={c.apply!r}, blocks={c.blocks!r}, '
+        f'kind={c.kind!r}: {error}.'
+    ) from error
   rest = (
       optax.clip_by_global_norm(o.clip_norm),
       optax.adamw(schedule, b1=o.b1, b2=o.b2, weight_decay=o.weight_decay),
   )
   return Optimizer(
-      optax.chain(correct, *rest), optax.chain(*rest), by_step
+      correct, optax.chain(correct, *rest), optax.chain(*rest), by_step
   )

@@ -12,6 +12,7 @@ from typing import Any
 from clu import metric_writers
 from etils import epath
 import jax
+import jax.numpy as jnp
 import ml_collections
 import optax
 from tqdm import tqdm
@@ -21,7 +22,7 @@ from gradlens import build, checkpoint, evaluate, metrics, models
 from gradlens.mixture import Mixture
 from gradlens.optimizer import Optimizer, make_optimizer
 from gradlens.report import history
-from gradlens.train_step import TrainState, make_train_step
+from gradlens.train_step import Objective, TrainState, make_train_step
 
 _log = logging.getLogger(__name__)
 
@@ -102,10 +103,6 @@ def _resolve(
     with config.unlocked():
       config.correction.name = weighting.name
       config.correction.kwargs = {}
-  if not config.tasks:
-    raise ValueError(
-        'config.tasks is empty; name at least one, as configs/toy.py does.'
-    )
   if config.correction.name != 'total' and config.instrument_every != 1:
     raise ValueError(
         f'instrument_every={config.instrument_every} leaves steps uncorrected,'
@@ -153,13 +150,14 @@ class _Recorder:
 
 def _make_steps(
     config: ml_collections.ConfigDict, model: models.Model,
-    optimizer: Optimizer,
+    optimizer: Optimizer, objective: Objective,
 ) -> dict[bool, Any]:
   """The compiled step, with and without the decomposition."""
   make = functools.partial(
-      make_train_step, model, optimizer, build.objective(config),
+      make_train_step, model, optimizer, objective,
       num_splits=config.num_splits, temperature=config.rollout.temperature,
       aggregate=config.loss.aggregate, normalize=config.loss.normalize,
+      num_micro_batches=config.num_micro_batches,
   )
   return {
       instrument: jax.jit(make(instrument=instrument), donate_argnums=0)
@@ -194,13 +192,16 @@ def train(
       any step.
   """
   config = _resolve(config, weighting)
-  optimizer = make_optimizer(config, len(config.tasks), weighting)
   run = build.setup(config)
+  optimizer = make_optimizer(config, len(run.tasks), weighting)
+  objective = build.objective(config)
+  rewards = jnp.zeros((len(run.tasks), 1, 1))
   gl.check(
-      optimizer.corrected, run.params,
-      num_tasks=len(run.tasks), num_splits=config.num_splits,
+      optimizer.corrected, run.params, num_tasks=len(run.tasks),
+      num_splits=config.num_splits, apply=config.correction.apply,
+      **objective.extras(rewards),
   )
-  steps = _make_steps(config, run.model, optimizer)
+  steps = _make_steps(config, run.model, optimizer, objective)
   mixture = Mixture(run.tasks, config.prompts_per_task, config.seed)
   # Nothing is written before all else is found right.
   workdir = checkpoint.claim(workdir, config.to_dict())

@@ -12,6 +12,7 @@ import gradlens as gl
 from gradlens import advantages, losses, masked, models, rollout
 from gradlens.experience import Batch
 from gradlens.optimizer import Optimizer
+from gradlens.rows import Row, make_rows, micro_batches, sequences
 
 
 class TrainState(NamedTuple):
@@ -20,14 +21,6 @@ class TrainState(NamedTuple):
   params: Any
   opt_state: Any
   key: jax.Array
-
-
-class Row(NamedTuple):
-  """One task's split of a batch, ready for the loss; a leading axis R of it."""
-
-  batch: Batch
-  advantages_BxG: jax.Array
-  denominator: jax.Array
 
 
 class Measured(NamedTuple):
@@ -57,10 +50,24 @@ class Measured(NamedTuple):
 
 
 class Objective(NamedTuple):
-  """What is maximized: rewards to advantages, log-probs to a token loss."""
+  """What is maximized: rewards to advantages, log-probs to a token loss.
+
+  Attributes:
+    advantages: of `rewards_KxBxG`.
+    loss: of each token, from `logprobs_BxGxC` and the row.
+    extras: of `rewards_KxBxG`, what a weighting may ask for beside the Gram.
+  """
 
   advantages: Callable[[jax.Array], jax.Array]
   loss: Callable[[jax.Array, Row], jax.Array]
+  extras: Callable[[jax.Array], dict[str, jax.Array]]
+
+
+def _success(rewards_KxBxG: jax.Array) -> dict[str, jax.Array]:
+  # The loss of GRPO is about 0 when all is right, and when all is wrong: what a
+  # loss-driven weighting wants to know is the lack of reward.
+  rewards_K = jnp.mean(rewards_KxBxG, axis=(1, 2))
+  return dict(rewards_K=rewards_K, losses_K=1 - rewards_K)
 
 
 def grpo(
@@ -80,6 +87,7 @@ def grpo(
   return Objective(
       functools.partial(advantages.group_advantages, scale=advantage_scale),
       loss,
+      _success,
   )
 
 
@@ -88,69 +96,65 @@ def supervised() -> Objective:
   return Objective(
       jnp.ones_like,
       lambda logprobs_BxGxC, row: losses.supervised(logprobs_BxGxC),
+      lambda rewards_KxBxG: {},  # All are 1.
   )
 
 
-def completion_logprobs(
-    model: models.Model, params: Any, batch: Batch, temperature: float
-) -> tuple[jax.Array, jax.Array]:
-  """The policy's log-probability of each sampled token, and its entropy."""
-  tokens_BxGxC = batch.tokens_KxBxGxC
-  b, g, c = tokens_BxGxC.shape
+class Totals(NamedTuple):
+  """Sums over the sampled tokens of a row, and their number."""
 
-  def sequences(prompt_BxT, completion_BxGxC):
-    t = prompt_BxT.shape[-1]
-    repeated = jnp.broadcast_to(prompt_BxT[:, None], (b, g, t))
-    both = jnp.concatenate([repeated, completion_BxGxC], axis=-1)
-    return both.reshape(b * g, t + c)
-
-  logits = models.logits(
-      model,
-      params,
-      sequences(batch.prompts_KxBxT, tokens_BxGxC),
-      sequences(batch.prompt_mask_KxBxT, batch.mask_KxBxGxC),
-      start=batch.prompts_KxBxT.shape[-1] - 1,
-  )
-  logprobs = rollout.policy_logprobs(logits[:, :-1], temperature)
-  logprobs_BxGxCxV = logprobs.reshape(b, g, c, -1)
-  chosen = jnp.take_along_axis(
-      logprobs_BxGxCxV, tokens_BxGxC[..., None], axis=-1
-  )[..., 0]
-  entropy = -jnp.sum(jnp.exp(logprobs_BxGxCxV) * logprobs_BxGxCxV, axis=-1)
-  return chosen, entropy
+  entropy: jax.Array
+  sampler_gap: jax.Array
+  tokens: jax.Array
 
 
-RowLoss = Callable[[Any, Row], tuple[jax.Array, tuple[jax.Array, jax.Array]]]
+# (params, probes, row_R) -> (losses_R, totals_R)
+Losses = Callable[[Any, Any, Row], tuple[jax.Array, Totals]]
 
 
-def make_row_loss(
+def make_losses(
     model: models.Model, objective: Objective, *, temperature: float,
     aggregate: str,
-) -> RowLoss:
-  """A row's contribution to the loss; with its entropy and sampler gap."""
+) -> Losses:
+  """Every row's contribution to the loss, by taps; and its totals."""
 
-  def row_loss(params, row):
-    logprobs_BxGxC, entropy_BxGxC = completion_logprobs(
-        model, params, row.batch, temperature
-    )
+  def readout(logits_NxMxV, row):
+    tokens_BxGxC = row.batch.tokens_KxBxGxC
     mask = row.batch.mask_KxBxGxC
+    logprobs = rollout.policy_logprobs(logits_NxMxV[:, :-1], temperature)
+    logprobs_BxGxCxV = logprobs.reshape(*tokens_BxGxC.shape, -1)
+    logprobs_BxGxC = jnp.take_along_axis(
+        logprobs_BxGxCxV, tokens_BxGxC[..., None], axis=-1
+    )[..., 0]
+    entropy = -jnp.sum(jnp.exp(logprobs_BxGxCxV) * logprobs_BxGxCxV, axis=-1)
     gap = jnp.abs(logprobs_BxGxC - row.batch.logprobs_KxBxGxC)
-    aux = masked.mean(entropy_BxGxC, mask), masked.mean(gap, mask)
-    token_losses = objective.loss(logprobs_BxGxC, row)
-    total = losses.row_sum(token_losses, mask, aggregate=aggregate)
-    return total / row.denominator, aux
+    totals = Totals(
+        masked.sum(entropy, mask), masked.sum(gap, mask), masked.count(mask)
+    )
+    total = losses.row_sum(
+        objective.loss(logprobs_BxGxC, row), mask, aggregate=aggregate
+    )
+    return total / row.denominator, totals
 
-  return row_loss
+  def losses_fn(params, probes, row):
+    batch = row.batch
+    return models.tapped(
+        model, params, probes,
+        sequences(batch.prompts_KxBxT, batch.tokens_KxBxGxC),
+        sequences(batch.prompt_mask_KxBxT, batch.mask_KxBxGxC),
+        readout, row, start=batch.prompts_KxBxT.shape[-1] - 1,
+    )
+
+  return losses_fn
 
 
-def split_rows(
-    batch: Batch, advantages_KxBxG: jax.Array, num_splits: int
-) -> tuple[Batch, jax.Array]:
-  """Batch and advantages with their K x B prompts as R rows of B / S."""
-  num_rows = advantages_KxBxG.shape[0] * num_splits
-  return jax.tree.map(
-      lambda a: a.reshape(num_rows, -1, *a.shape[2:]), (batch, advantages_KxBxG)
+def row_gradients(losses_fn: Losses, num_rows: int) -> Callable[..., Any]:
+  """`f(params, row_R) -> (values, grads_RxP, grams)`: stacked, uncorrected."""
+  correction = gl.correct(gl.total(), num_tasks=num_rows)
+  f = gl.value_and_grad_for(
+      correction, losses_fn, has_aux=True, blocks=models.blocks
   )
+  return lambda params, row: f(params, correction.init(params), row)
 
 
 def make_train_step(
@@ -163,33 +167,57 @@ def make_train_step(
     aggregate: str,
     normalize: str,
     instrument: bool,
+    num_micro_batches: int = 1,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Measured]]:
   """The pure step; `instrument=False` computes the joint gradient only."""
-  row_loss = make_row_loss(
+  losses_fn = make_losses(
       model, objective, temperature=temperature, aggregate=aggregate
   )
-  count = functools.partial(losses.row_count, aggregate=aggregate)
+  several = num_micro_batches > 1
+  correct = optimizer.correction
+  value_and_grad = gl.value_and_grad_for(
+      correct, losses_fn, has_aux=True, blocks=models.blocks,
+      num_micro_batches=num_micro_batches if several else None,
+  )
 
-  def decomposed(state: TrainState, row: Row):
-    values, grads_RxP = gl.task_value_and_grad(row_loss, has_aux=True)(
-        state.params, row
+  def decomposed(state: TrainState, row: Row, extras):
+    if several:
+      row = micro_batches(row, num_micro_batches)
+    values, grads, grams = value_and_grad(
+        state.params, state.opt_state, row, **extras
     )
-    grams = gl.gram_blocks(grads_RxP, gl.by_layer)
     updates, opt_state = optimizer.corrected.update(
-        grads_RxP, state.opt_state, state.params
+        grads, state.opt_state, state.params, gram=grams, **extras
     )
-    correction = opt_state[0]
+    old, new = state.opt_state[0], opt_state[0]
+    # Lagged weights are those that the step before has left.
+    applied = old if correct.apply == 'lagged' else new
     return values, updates, opt_state, dict(
-        grams=grams, weights=correction.weights_K,
-        skipped_K=correction.skipped_K - state.opt_state[0].skipped_K,
+        grams=grams, weights=applied.weights_K,
+        skipped_K=new.skipped_K - old.skipped_K,
     )
 
-  def joint(state: TrainState, row: Row):
-    def loss(params):
-      loss_R, aux = jax.vmap(row_loss, (None, 0))(params, row)
-      return jnp.sum(loss_R), (loss_R, aux)
+  def joint(state: TrainState, row: Row, extras):
+    del extras
+    none = dict.fromkeys(('embed', 'layers', 'head'))
 
-    (_, values), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+    def loss(params, row):
+      loss_R, totals_R = losses_fn(params, none, row)
+      return jnp.sum(loss_R), (loss_R, totals_R)
+
+    grad_fn = jax.value_and_grad(loss, has_aux=True)
+    if several:
+      def add(total, micro):
+        (_, values), grads = grad_fn(state.params, micro)
+        return jax.tree.map(jnp.add, total, grads), values
+
+      grads, (losses_MxR, totals) = jax.lax.scan(
+          add, jax.tree.map(jnp.zeros_like, state.params),
+          micro_batches(row, num_micro_batches),
+      )
+      values = losses_MxR.sum(axis=0), totals
+    else:
+      (_, values), grads = grad_fn(state.params, row)
     correction, *rest = state.opt_state
     updates, new = optimizer.plain.update(grads, tuple(rest), state.params)
     # A gradient that is not finite leaves everything as it was.
@@ -204,19 +232,25 @@ def make_train_step(
 
   def train_step(state: TrainState, batch: Batch):
     advantages_KxBxG = objective.advantages(batch.rewards_KxBxG)
-    batch_R, advantages_RxBxG = split_rows(batch, advantages_KxBxG, num_splits)
-    counts_KxS = jax.vmap(count)(batch_R.mask_KxBxGxC).reshape(-1, num_splits)
-    denominators_KxS = losses.denominators(counts_KxS, normalize=normalize)
-    row = Row(batch_R, advantages_RxBxG, denominators_KxS.reshape(-1))
+    row, shares_K = make_rows(
+        batch, advantages_KxBxG, num_splits, aggregate=aggregate,
+        normalize=normalize,
+    )
 
     gradient = decomposed if instrument else joint
-    values, updates, opt_state, correction = gradient(state, row)
+    values, updates, opt_state, correction = gradient(
+        state, row, objective.extras(batch.rewards_KxBxG)
+    )
     params = optax.apply_updates(state.params, updates)
 
-    loss_R, (entropy_R, sampler_gap_R) = values
+    loss_R, totals = values
+    if several:
+      totals = jax.tree.map(lambda leaf: leaf.sum(axis=0), totals)
     return TrainState(params, opt_state, state.key), Measured(
-        loss_R, entropy_R, sampler_gap_R,
-        losses.task_shares(counts_KxS, normalize=normalize),
+        loss_R,
+        masked.divide(totals.entropy, totals.tokens),
+        masked.divide(totals.sampler_gap, totals.tokens),
+        shares_K,
         advantages_KxBxG, update_norm=optax.tree.norm(updates), **correction,
     )
 

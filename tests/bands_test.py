@@ -19,7 +19,7 @@ LIBRARY = (
 )
 RL = (
     'masked', 'text', 'models', 'tasks', 'rollout', 'advantages', 'losses',
-    'mixture', 'experience',
+    'mixture', 'experience', 'rows',
 )
 PROGRAM = (
     'command', 'optimizer', 'train_step', 'metrics', 'checkpoint', 'evaluate',

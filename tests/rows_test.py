@@ -5,14 +5,13 @@ import itertools
 
 from absl.testing import absltest, parameterized
 import jax
-import jax.numpy as jnp
 import joint_loss
 from joint_loss import EMPTY, TEMPERATURE, K
 import numpy as np
 import pytest
 
-import gradlens as gl
-from gradlens import losses, train_step
+from gradlens import rows as rows_lib
+from gradlens import train_step
 
 S = 2
 R = K * S
@@ -28,11 +27,11 @@ pytestmark = pytest.mark.slow
 
 @functools.cache
 def _row_gradients(aggregate):
-  row_loss = train_step.make_row_loss(
+  losses_fn = train_step.make_losses(
       joint_loss.policy()[0], GRPO, temperature=TEMPERATURE,
       aggregate=aggregate,
   )
-  return jax.jit(gl.task_value_and_grad(row_loss, has_aux=True))
+  return jax.jit(train_step.row_gradients(losses_fn, R))
 
 
 class RowsTest(parameterized.TestCase):
@@ -45,20 +44,13 @@ class RowsTest(parameterized.TestCase):
         for names in itertools.product(AGGREGATES, NORMALIZES)
     }
     loss, gradient = expected.pop((aggregate, normalize))
-    batch_R, advantages_RxBxG = train_step.split_rows(
-        batch, GRPO.advantages(batch.rewards_KxBxG), S
+    row, _ = rows_lib.make_rows(
+        batch, GRPO.advantages(batch.rewards_KxBxG), S, aggregate=aggregate,
+        normalize=normalize,
     )
-    counts_R = [
-        losses.row_count(mask, aggregate=aggregate)
-        for mask in batch_R.mask_KxBxGxC
-    ]
-    denominators_KxS = losses.denominators(
-        jnp.stack(counts_R).reshape(K, S), normalize=normalize
+    (loss_R, _), grads, _ = _row_gradients(aggregate)(
+        joint_loss.policy()[1], row
     )
-    row = train_step.Row(
-        batch_R, advantages_RxBxG, denominators_KxS.reshape(R)
-    )
-    (loss_R, _), grads = _row_gradients(aggregate)(joint_loss.policy()[1], row)
     rows = joint_loss.rows(grads, R)
     error = joint_loss.distance(rows.sum(0), gradient)
     self.assertLess(error, 1e-5)  # float32 rounding

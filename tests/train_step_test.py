@@ -22,8 +22,10 @@ R = K * S
 def _recording(tx):
   """The same transformation; its state ends with the gradient it was given."""
 
-  def update(grads, state, params):
-    updates, new = tx.update(grads, state[:-1], params)
+  tx = optax.with_extra_args_support(tx)
+
+  def update(grads, state, params, **extras):
+    updates, new = tx.update(grads, state[:-1], params, **extras)
     return updates, (*new, grads)
 
   return optax.GradientTransformationExtraArgs(tx.init, update)

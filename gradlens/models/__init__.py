@@ -23,9 +23,10 @@ from gradlens.models.huggingface import (
     save,
     save_model,
 )
+from gradlens.models.tapped import blocks, tapped
 
 __all__ = [
-    'Cache', 'DecoderConfig', 'Model', 'WARM', 'build', 'decode', 'init',
-    'load', 'load_model', 'load_tokenizer', 'logits', 'prefill', 'save',
-    'save_model',
+    'Cache', 'DecoderConfig', 'Model', 'WARM', 'blocks', 'build', 'decode',
+    'init', 'load', 'load_model', 'load_tokenizer', 'logits', 'prefill', 'save',
+    'save_model', 'tapped',
 ]

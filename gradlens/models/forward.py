@@ -46,21 +46,29 @@ def init(model: Model, key: jax.Array) -> Any:
   return nnx.to_pure_dict(nnx.state(decoder, nnx.Param))
 
 
-def _positions(mask_BxL: jax.Array) -> jax.Array:
-  """Counts real tokens only, so that padding on the left is not seen."""
-  return jnp.maximum(jnp.cumsum(mask_BxL, axis=-1) - 1, 0)
+def positions(mask: jax.Array) -> jax.Array:
+  """Counts real tokens only, so that padding on the left is not seen.
+
+  `[..., L]`, as the mask.
+  """
+  return jnp.maximum(jnp.cumsum(mask, axis=-1) - 1, 0)
+
+
+def causal_mask(mask: jax.Array) -> jax.Array:
+  """Which keys a query sees, `[..., L, L]`, from which tokens are real."""
+  length = mask.shape[-1]
+  before = jnp.arange(length)[:, None] >= jnp.arange(length)[None, :]
+  return jnp.broadcast_to(before, (*mask.shape, length)) & mask[..., None, :]
 
 
 def _sequence(
     model: Model, params: Any, tokens_BxL: jax.Array, mask_BxL: jax.Array
 ) -> tuple[Decoder, jax.Array, KeyValue]:
   decoder = nnx.merge(model.graphdef, params)
-  length = tokens_BxL.shape[1]
-  causal_LxL = jnp.tril(jnp.ones((length, length), bool))
-  mask_BxLxM = causal_LxL[None] & mask_BxL[:, None, :]
+  mask_BxLxM = causal_mask(mask_BxL)
   x_BxLxD, new = decoder.hidden(
       tokens_BxL,
-      _positions(mask_BxL),
+      positions(mask_BxL),
       lambda q, new, _: attention.attend(q, new, mask_BxLxM),
   )
   return decoder, x_BxLxD, new

@@ -1,0 +1,99 @@
+"""The decoder out of taps: embedding, every layer, and the head.
+
+R rows of N sequences of L tokens. Final norm and head are one block.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+import gradlens as gl
+from gradlens.models import attention
+from gradlens.models.forward import Model, causal_mask, positions
+
+
+def blocks(path: tuple, leaf: jax.ShapeDtypeStruct) -> str | gl.Stacked:
+  """The tap of every parameter: 'embed', 'layers' (stacked) or 'head'."""
+  block = gl.by_layer(path, leaf)
+  return 'head' if block == 'norm' else block
+
+
+def tapped(
+    model: Model,
+    params: Any,
+    probes: dict[str, gl.Probe | None],
+    tokens_RxNxL: jax.Array,
+    mask_RxNxL: jax.Array,
+    readout: Callable[..., Any],
+    *extra_R: Any,
+    start: int = 0,
+) -> Any:
+  """What `readout` makes of every row's logits, by taps.
+
+  Args:
+    model: from `load` or `build`.
+    params: its parameters.
+    probes: one for each of `blocks`; None for each is the plain forward pass.
+    tokens_RxNxL: int32 tokens.
+    mask_RxNxL: bool, False where a position is padding.
+    readout: `readout(logits_NxMxV, *extra) -> y` of one row, M = L - start;
+      `y` is a pytree. It must not close over what gradients are taken of.
+    *extra_R: further arguments of `readout`, each with a leading axis of rows.
+    start: positions before it get no logits.
+
+  Returns:
+    `y_R`.
+  """
+  decoder = nnx.merge(model.graphdef, params)
+  embed, embed_params = nnx.split(decoder.embed)
+  layer, layer_params = nnx.split(decoder.layers)
+  tied = model.config.tie_word_embeddings
+  head = {'norm': decoder.norm} | ({} if tied else {'head': decoder.head})
+  heads = {name: nnx.split(module) for name, module in head.items()}
+
+  def run_layer(params, x_NxLxD, positions_NxL, mask_NxLxM):
+    x_NxLxD, _ = nnx.merge(layer, params)(
+        x_NxLxD,
+        positions_NxL,
+        lambda q, new, _: attention.attend(q, new, mask_NxLxM),
+        None,
+    )
+    return x_NxLxD
+
+  def run_head(params, x_NxMxD, *table_and_extra):
+    parts = {
+        name: nnx.merge(heads[name][0], own) for name, own in params.items()
+    }
+    x_NxMxD = parts['norm'](x_NxMxD)
+    if tied:
+      table, *extra = table_and_extra
+      logits = nnx.merge(embed, table).attend(x_NxMxD)
+    else:
+      extra = table_and_extra
+      logits = parts['head'](x_NxMxD)
+    return readout(logits.astype(jnp.float32), *extra)
+
+  x_R = gl.tap(
+      lambda params, tokens_NxL: nnx.merge(embed, params)(tokens_NxL),
+      owns=(lambda table: table) if tied else None,
+  )(embed_params, tokens_RxNxL, probes['embed'])
+  x_R, table = x_R if tied else (x_R, None)
+  tapped_layer = gl.tap(run_layer)
+  positions_RxNxL = positions(mask_RxNxL)
+  mask_RxNxLxM = causal_mask(mask_RxNxL)
+
+  def step(x_R, layer_and_probe):
+    own, probe = layer_and_probe
+    return tapped_layer(own, x_R, probe, positions_RxNxL, mask_RxNxLxM), None
+
+  x_R, _ = jax.lax.scan(step, x_R, (layer_params, probes['layers']))
+  return gl.tap(run_head)(
+      {name: own for name, (_, own) in heads.items()},
+      x_R[:, :, start:],
+      probes['head'],
+      *extra_R,
+      shared=table,
+  )

@@ -1,0 +1,103 @@
+"""The decoder out of taps: every family, whole, and no parameter missed."""
+
+from absl.testing import absltest, parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tapped_decoder
+from tapped_decoder import relative
+
+import gradlens as gl
+from gradlens import models
+
+R, N, L = 3, 2, 7
+every_family = parameterized.product(
+    model_type=('qwen2', 'qwen3', 'llama'), tie=(True, False)
+)
+
+
+def model_and_params(model_type, tie):
+  """A random model in which no parameter is at its trivial value."""
+  model = models.build(models.DecoderConfig(
+      model_type=model_type, tie_word_embeddings=tie, vocab_size=19,
+      hidden_size=16, intermediate_size=24, num_hidden_layers=3,
+      num_attention_heads=4, num_key_value_heads=2, head_dim=6,
+      max_position_embeddings=16, initializer_range=0.2,
+  ))
+  rng = np.random.default_rng(0)
+  return model, jax.tree.map(
+      lambda a: a + jnp.asarray(0.1 * rng.normal(size=a.shape), a.dtype),
+      models.init(model, jax.random.key(0)),
+  )
+
+
+def batch():
+  """Tokens, a mask with padding on the left, and a weight of each row."""
+  rng = np.random.default_rng(1)
+  tokens = jnp.asarray(rng.integers(0, 19, (R, N, L)))
+  mask = jnp.asarray(np.arange(L) >= rng.integers(0, 3, (R, N, 1)))
+  return tokens, mask, jnp.array([1.0, -3.0, 0.5])
+
+
+def readout(logits_NxMxV, tokens_NxL, scale):
+  """A loss that depends on all logits from position 1 on."""
+  logprobs = jax.nn.log_softmax(logits_NxMxV)[:, :-1]
+  chosen = jnp.take_along_axis(logprobs, tokens_NxL[:, 2:, None], axis=-1)
+  return scale * chosen.mean()
+
+
+def losses_fn(model):
+  def losses(params, probes, tokens_RxNxL, mask_RxNxL, scale_R):
+    return models.tapped(
+        model, params, probes, tokens_RxNxL, mask_RxNxL, readout, tokens_RxNxL,
+        scale_R, start=1,
+    )
+
+  return losses
+
+
+def probes():
+  return {
+      'embed': gl.Probe(R), 'layers': gl.Probe(R, 3), 'head': gl.Probe(R),
+  }
+
+
+class TappedTest(parameterized.TestCase):
+
+  @every_family
+  def test_is_the_plain_model_row_by_row(self, model_type, tie):
+    model, params = model_and_params(model_type, tie)
+
+    def loss(params, tokens_NxL, mask_NxL, scale):
+      logits = models.logits(model, params, tokens_NxL, mask_NxL, start=1)
+      return readout(logits, tokens_NxL, scale)
+
+    one = jax.jit(jax.value_and_grad(loss))
+    oracle = [one(params, *(a[r] for a in batch())) for r in range(R)]
+    rows = tapped_decoder.matrix([grads for _, grads in oracle])
+    losses_R, grads, grams = jax.jit(gl.value_grad_gram(losses_fn(model)))(
+        params, probes(), *batch()
+    )
+    np.testing.assert_allclose(losses_R, [a for a, _ in oracle], rtol=1e-5)
+    self.assertLess(relative(tapped_decoder.flat(grads), rows.sum(0)), 1e-5)
+    # The blocks' Gram matrices sum to the whole, cross terms of a tied leaf
+    # included.
+    gram = tapped_decoder.whole(grams, R)
+    self.assertLess(relative(gram, rows @ rows.T), 1e-5)
+    # And each is that of the parameters that `blocks` names.
+    stacked = jax.tree.map(
+        lambda *leaves: jnp.stack(leaves), *(grads for _, grads in oracle)
+    )
+    named = gl.gram_blocks(stacked, models.blocks)
+    self.assertEqual(set(named), set(grams))
+    for name, want in named.items():
+      self.assertLess(relative(grams[name], want), 1e-5)
+
+  @every_family
+  def test_no_parameter_is_outside_of_the_taps_or_in_two(self, model_type, tie):
+    model, params = model_and_params(model_type, tie)
+    gl.check_taps(losses_fn(model), params, probes(), *batch())
+
+
+if __name__ == '__main__':
+  absltest.main()
