@@ -1,13 +1,13 @@
-"""Diagnostics: what a Gram matrix says about the tasks, with its error."""
+"""Diagnostics: how task gradients lie to each other, and to the update."""
 
-from collections.abc import Callable, Mapping, Sequence
-import math
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+import optax
 
-from gradlens.gram import task_gram
+from gradlens.gram import gram
+from gradlens.types import PyTree
 
 
 def shares(gram_KxK: jax.Array, weights_K: jax.Array) -> jax.Array:
@@ -58,229 +58,245 @@ def cosines(gram_KxK: jax.Array) -> jax.Array:
   return jnp.where(defined_KxK, cosines_KxK, jnp.nan)
 
 
-def jackknife(
-    statistic: Callable[..., jax.Array],
-    *arrays: jax.Array,
-    level: float = 0.95,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  r"""A statistic with an interval, from independent blocks of observations.
-
-  The delete-one jackknife, with Student's t quantile at n - 1 degrees of
-  freedom:
-
-  .. math:: \hat\theta \pm t_{n-1} \sqrt{\frac{n-1}{n}
-    \sum_i (\hat\theta_{(i)} - \hat\theta_{(\cdot)})^2}
-
-  For smooth statistics, and best for those with a symmetric distribution: take
-  the logarithm of a ratio, and exponentiate the interval.
+def conflict_rate(gram_KxK: jax.Array) -> jax.Array:
+  """The share of pairs of tasks whose gradients have a negative product.
 
   Args:
-    statistic: `statistic(*arrays)`, a number or an array of them, whatever the
-      number of blocks.
-    *arrays: each with the n blocks on its leading axis.
-    level: the probability that the interval holds the true value.
+    gram_KxK: `[..., K, K]`, best of kind `'cross'`: noise that two tasks share
+      hides a conflict.
 
   Returns:
-    `(estimate, low, high)`: the statistic of all blocks, and its interval.
-
-  Raises:
-    ValueError: with fewer than two blocks, or arrays of unequal numbers.
-
-  References:
-    Efron and Stein, The Jackknife Estimate of Variance, 1981
-
-  >>> import numpy as np
-  >>> import gradlens as gl
-  >>> estimate, low, high = gl.jackknife(np.mean, np.array([1., 2., 3.]))
-  >>> print(f'{estimate:.3f} [{low:.3f}, {high:.3f}]')
-  2.000 [-0.484, 4.484]
-  """
-  arrays = [np.asarray(array) for array in arrays]
-  counts = {len(array) for array in arrays}
-  if len(counts) != 1 or min(counts) < 2:
-    raise ValueError(
-        'jackknife needs the same two or more blocks in every array, got '
-        f'{[len(array) for array in arrays]}'
-    )
-  (n,) = counts
-  estimate = np.asarray(statistic(*arrays), np.float64)
-  without = np.stack([
-      np.asarray(statistic(*(np.delete(array, i, 0) for array in arrays)))
-      for i in range(n)
-  ]).astype(np.float64)
-  spread = np.sqrt((n - 1) * np.var(without, axis=0))
-  margin = _student_t(level, n - 1) * spread
-  return estimate, estimate - margin, estimate + margin
-
-
-def _student_t(level: float, degrees: int) -> float:
-  """The t that |T| stays below with probability `level`."""
-  # With t = sqrt(degrees) * tan(angle) the density is a power of a cosine.
-  angles = np.linspace(0, np.pi / 2, 100_001)
-  density = np.cos(angles) ** (degrees - 1)
-  below = np.concatenate([[0], np.cumsum(density[1:] + density[:-1])])
-  angle = np.interp(level, below / below[-1], angles)
-  return math.sqrt(degrees) * math.tan(angle)
-
-
-class Summary(dict):
-  """Numbers by tag, `quantity/task`; as a string, a table.
-
-  Attributes:
-    names: the tasks, in order.
-  """
-
-  def __init__(
-      self, scalars: Mapping[str, float], names: Sequence[str]
-  ) -> None:
-    super().__init__(scalars)
-    self.names = tuple(names)
-
-  def __str__(self) -> str:
-    table = [['', *self.names]]
-    for label, quantity in _LINES.items():
-      values = [self.get(f'{quantity}/{name}', np.nan) for name in self.names]
-      # A missing unbiased norm is shown: the naive one is no substitute.
-      if quantity == 'norm_sq/unbiased' or not np.isnan(values).all():
-        table.append([label, *map(_number, values)])
-    for one in self.names:
-      cosines = [self._cosine(one, other) for other in self.names]
-      table.append([f'cosine {one}', *map(_number, cosines)])
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
-        label.ljust(widths[0]) + ''.join(
-            cell.rjust(2 + width)
-            for cell, width in zip(cells, widths[1:], strict=True)
-        )
-        for label, *cells in table
-    ]
-    return '\n'.join([*lines, self._imbalance()])
-
-  def _cosine(self, one: str, other: str) -> float:
-    if one == other:
-      return 1.0
-    first, second = sorted((one, other), key=self.names.index)
-    return self[f'cosine/{first}/{second}']
-
-  def _imbalance(self) -> str:
-    kinds = ('unbiased', 'naive')
-    kind = next(k for k in kinds if f'norm_sq/{k}/{self.names[0]}' in self)
-    norms = {name: self[f'norm_sq/{kind}/{name}'] for name in self.names}
-    loudest, quietest = max(norms, key=norms.get), min(norms, key=norms.get)
-    return (
-        f'imbalance {_number(self["imbalance"])}: {kind} squared norm of '
-        f'{loudest} over {quietest}'
-    )
-
-
-_LINES = {
-    'norm^2 naive': 'norm_sq/naive',
-    'norm^2 unbiased': 'norm_sq/unbiased',
-    'intrinsic naive': 'intrinsic_norm_sq/naive',
-    'intrinsic unbiased': 'intrinsic_norm_sq/unbiased',
-    'share before': 'share/before',
-    'share after': 'share/after',
-    'weight': 'weight',
-}
-
-
-def summarize(
-    gram_RxR: jax.Array,
-    weights_K: jax.Array,
-    *,
-    num_splits: int,
-    names: Sequence[str],
-    loss_shares_K: jax.Array | None = None,
-) -> Summary:
-  r"""The tasks' norms, shares, weights and cosines, as a dict and as a table.
-
-  Norms of rows are contributions to the update. An intrinsic norm is that of
-  the task's own normalized loss: the contribution over `loss_share ** 2`.
-
-  Unbiased norms need two splits: without, there are the naive ones, noise
-  included. Cosines are debiased as well where there are splits: of the
-  `'cross'` Gram matrix, which is right for tasks that share prompts too.
-
-  Args:
-    gram_RxR: `[K * S, K * S]`, task-major, of one step or a mean over steps.
-    weights_K: the weights of the correction.
-    num_splits: S.
-    names: K different names.
-    loss_shares_K: the share of a task's own loss in the batch loss, such as its
-      fraction of the tokens.
-
-  Returns:
-    A dict of floats that prints as a table, with the tags `norm_sq/naive/T`,
-    `norm_sq/unbiased/T`, `intrinsic_norm_sq/naive/T`,
-    `intrinsic_norm_sq/unbiased/T`, `share/before/T`, `share/after/T`,
-    `weight/T` for a task T, `cosine/T/U` for a pair in order, and `imbalance`:
-    the loudest squared norm over the quietest. What was not measured is absent;
-    what is undefined, such as a ratio to a norm not above 0, is NaN.
-
-  Raises:
-    ValueError: if sizes do not match, or two tasks have one name.
+    `[...]`, between 0 and 1; NaN for one task.
 
   >>> import jax.numpy as jnp
   >>> import gradlens as gl
-  >>> gram_RxR = jnp.array([[8., 4., 1., 0.], [4., 8., 0., 1.],
-  ...                       [1., 0., 2., 1.], [0., 1., 1., 2.]])
-  >>> print(gl.summarize(gram_RxR, jnp.array([0.5, 1.]), num_splits=2,
-  ...                    names=['code', 'math']))
-                    code   math
-  norm^2 naive        24      6
-  norm^2 unbiased     16      4
-  share before     0.765  0.235
-  share after        0.5    0.5
-  weight             0.5      1
-  cosine code          1      0
-  cosine math          0      1
-  imbalance 4: unbiased squared norm of code over math
+  >>> print(gl.conflict_rate(jnp.array(
+  ...     [[1., -1., 0.], [-1., 2., 1.], [0., 1., 1.]])).round(3))
+  0.333
   """
-  gram_RxR = jnp.asarray(gram_RxR, jnp.float32)
-  weights_K = jnp.asarray(weights_K, jnp.float32)
-  num_rows = len(names) * num_splits
-  if gram_RxR.shape != (num_rows, num_rows) or weights_K.shape != (len(names),):
-    raise ValueError(
-        f'gram_RxR has shape {gram_RxR.shape} and weights_K {weights_K.shape} '
-        f'for {len(names)} names and num_splits={num_splits}'
-    )
-  if len(set(names)) < len(names):
-    raise ValueError(f'every task needs a name of its own, got {list(names)}')
+  num_tasks = gram_KxK.shape[-1]
+  pairs = num_tasks * (num_tasks - 1)
+  own_KxK = jnp.broadcast_to(jnp.eye(num_tasks, dtype=bool), gram_KxK.shape)
+  conflicts = jnp.sum((gram_KxK < 0) & ~own_KxK, axis=(-2, -1))
+  return conflicts / pairs if pairs else jnp.full(conflicts.shape, jnp.nan)
 
-  naive_KxK = best_KxK = task_gram(gram_RxR, num_splits)
-  columns = {
-      'share/before': shares(naive_KxK, jnp.ones(len(names))),
-      'share/after': shares(naive_KxK, weights_K),
-      'weight': weights_K,
-      'norm_sq/naive': jnp.diag(naive_KxK),
+
+def effective_rank(gram_KxK: jax.Array) -> jax.Array:
+  r"""How many directions the tasks' gradients take, between 1 and K.
+
+  The exponential of the entropy of the eigenvalues' shares:
+
+  .. math:: \exp\Big(-\sum_i p_i \log p_i\Big), \qquad
+    p_i = \frac{\lambda_i}{\sum_j \lambda_j}
+
+  with negative eigenvalues, which a debiased Gram matrix may have, as 0.
+
+  Args:
+    gram_KxK: `[..., K, K]`.
+
+  Returns:
+    `[...]`; 0 for gradients that are all zero.
+
+  References:
+    Roy and Vetterli, The Effective Rank, 2007 (of singular values; this one is
+    of their squares, the eigenvalues of the Gram matrix)
+
+  >>> import jax.numpy as jnp
+  >>> import gradlens as gl
+  >>> print(f'{gl.effective_rank(jnp.eye(3)):.3f}')
+  3.000
+  """
+  values_K = jnp.maximum(jnp.linalg.eigvalsh(gram_KxK), 0.0)
+  total = values_K.sum(axis=-1, keepdims=True)
+  shares_K = values_K / jnp.where(total > 0, total, 1.0)
+  present_K = shares_K > 0
+  entropy = -jnp.sum(
+      shares_K * jnp.log(jnp.where(present_K, shares_K, 1.0)), axis=-1
+  )
+  return jnp.where(total[..., 0] > 0, jnp.exp(entropy), 0.0)
+
+
+def along(grads_RxP: PyTree, direction: PyTree) -> jax.Array:
+  r"""Products of every row with one direction, such as an update.
+
+  With the change of the parameters, `-along(...)` is the first-order gain of
+  each row: how much the update lowers its loss, in the loss's units.
+
+  .. math:: a_r = \langle g_r, d \rangle
+
+  Args:
+    grads_RxP: leaves `[R, *param]`.
+    direction: leaves `[*param]`.
+
+  Returns:
+    `[R]`, float32.
+
+  >>> import jax.numpy as jnp
+  >>> import gradlens as gl
+  >>> grads_RxP = jnp.array([[1., 0.], [2., 1.]])
+  >>> print(gl.along(grads_RxP, jnp.array([-0.1, 0.1])))
+  [-0.1 -0.1]
+  """
+  products = jax.tree.map(
+      lambda rows, d: jnp.tensordot(
+          rows, d, axes=d.ndim, precision=jax.lax.Precision.HIGHEST,
+          preferred_element_type=jnp.float32,
+      ),
+      grads_RxP, direction,
+  )
+  return sum(jax.tree.leaves(products))
+
+
+def shares_along(along_K: jax.Array) -> jax.Array:
+  r"""Every task's share of what an update does to the joint loss.
+
+  .. math:: \frac{\langle g_k, \Delta\theta \rangle}
+    {\sum_j \langle g_j, \Delta\theta \rangle}
+
+  With the change that the optimizer made, these are the shares after it: Adam
+  turns the update, and what a correction gave may be lost.
+
+  Args:
+    along_K: from `along` with the change of the parameters, summed over splits.
+
+  Returns:
+    `[K]`, of sum 1; NaN if the joint loss does not change to first order.
+
+  >>> import jax.numpy as jnp
+  >>> import gradlens as gl
+  >>> print(gl.shares_along(jnp.array([-3., -1.])))
+  [0.75 0.25]
+  """
+  total = jnp.sum(along_K)
+  moves = total != 0
+  return jnp.where(moves, along_K / jnp.where(moves, total, 1.0), jnp.nan)
+
+
+def adam_metric(state: PyTree, eps: float = 1e-8, b2: float = 0.999) -> PyTree:
+  r"""The diagonal by which Adam multiplies a gradient, from its state.
+
+  .. math:: m = \frac{1}{\sqrt{\hat\nu} + \epsilon}, \qquad
+    \hat\nu = \frac{\nu}{1 - b_2^t}
+
+  Args:
+    state: any optax state with one `optax.ScaleByAdamState` in it.
+    eps: of the optimizer.
+    b2: of the optimizer.
+
+  Returns:
+    A pytree like the parameters. Before the first step, when nothing is known,
+    it is ones.
+
+  Raises:
+    ValueError: if there is no Adam in `state`, or more than one.
+
+  >>> import jax.numpy as jnp
+  >>> import optax
+  >>> import gradlens as gl
+  >>> tx = optax.adam(1e-3)
+  >>> _, state = tx.update(jnp.array([0.1, 2.]), tx.init(jnp.zeros(2)))
+  >>> print(gl.adam_metric(state).round(3))
+  [10.   0.5]
+  """
+
+  def is_adam(node):
+    return isinstance(node, optax.ScaleByAdamState)
+
+  found = [n for n in jax.tree.leaves(state, is_leaf=is_adam) if is_adam(n)]
+  if len(found) != 1:
+    raise ValueError(f'the state holds {len(found)} states of Adam, not one')
+  (adam,) = found
+  started = adam.count > 0
+  correction = jnp.where(started, 1 - b2**adam.count, 1.0)
+  return jax.tree.map(
+      lambda nu: jnp.where(
+          started, 1 / (jnp.sqrt(nu / correction) + eps), 1.0
+      ),
+      adam.nu,
+  )
+
+
+def metric_gram(grads_RxP: PyTree, metric: PyTree) -> jax.Array:
+  r"""The Gram matrix in a diagonal metric, such as that of `adam_metric`.
+
+  .. math:: G_{rs} = \langle g_r, m \odot g_s \rangle
+
+  Args:
+    grads_RxP: leaves `[R, *param]`.
+    metric: leaves `[*param]`, not negative.
+
+  Returns:
+    `[R, R]`, float32.
+
+  >>> import jax.numpy as jnp
+  >>> import gradlens as gl
+  >>> grads_RxP = jnp.array([[1., 1.], [1., -1.]])
+  >>> print(gl.metric_gram(grads_RxP, jnp.array([3., 1.])).round(4))
+  [[4. 2.]
+   [2. 4.]]
+  """
+  return gram(jax.tree.map(
+      lambda rows, m: rows * jnp.sqrt(m)[None], grads_RxP, metric
+  ))
+
+
+def rank_correlation(x: jax.Array, y: jax.Array) -> jax.Array:
+  r"""Spearman's rank correlation over the last axis; equal values share ranks.
+
+  Args:
+    x: `[..., N]`.
+    y: `[..., N]`.
+
+  Returns:
+    `[...]`, between -1 and 1; NaN where one of them is constant.
+
+  References:
+    Spearman, The Proof and Measurement of Association between Two Things, 1904
+
+  >>> import jax.numpy as jnp
+  >>> import gradlens as gl
+  >>> print(gl.rank_correlation(
+  ...     jnp.array([1., 2., 3.]), jnp.array([10., 30., 20.])).round(4))
+  0.5
+  """
+
+  def centered_ranks(values):
+    below = values[..., None, :] < values[..., :, None]
+    equal = values[..., None, :] == values[..., :, None]
+    ranks = below.sum(axis=-1) + (equal.sum(axis=-1) - 1) / 2
+    return ranks - ranks.mean(axis=-1, keepdims=True)
+
+  x, y = centered_ranks(x), centered_ranks(y)
+  products = jnp.sum(x * y, axis=-1)
+  lengths = jnp.sqrt(jnp.sum(x**2, axis=-1) * jnp.sum(y**2, axis=-1))
+  defined = lengths > 0
+  return jnp.where(defined, products / jnp.where(defined, lengths, 1), jnp.nan)
+
+
+def block_proxies(
+    norms_sq: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+  """How faithfully each block ranks the tasks' squared norms, over steps.
+
+  Which block could stand for the whole gradient? The rank correlation, task by
+  task over the steps, of a block's squared norms with the sum over all blocks.
+
+  Args:
+    norms_sq: by block, `[T, K]` of T steps, unbiased where there are splits.
+
+  Returns:
+    By block, `[K]`.
+
+  >>> import jax.numpy as jnp
+  >>> import gradlens as gl
+  >>> norms_sq = {'a': jnp.array([[1.], [2.], [9.]]),
+  ...             'b': jnp.array([[1.], [3.], [2.]])}
+  >>> proxies = gl.block_proxies(norms_sq)
+  >>> print(proxies['a'].round(2), proxies['b'].round(2))
+  [1.] [0.5]
+  """
+  whole_TxK = sum(norms_sq.values())
+  return {
+      name: rank_correlation(own_TxK.T, whole_TxK.T)
+      for name, own_TxK in norms_sq.items()
   }
-  if num_splits > 1:
-    best_KxK = task_gram(gram_RxR, num_splits, 'cross')
-    columns['norm_sq/unbiased'] = jnp.diag(best_KxK)
-  if loss_shares_K is not None:
-    scale_K = jnp.square(jnp.asarray(loss_shares_K, jnp.float32))
-    columns |= {
-        f'intrinsic_{quantity}': _ratio(values_K, scale_K)
-        for quantity, values_K in columns.items()
-        if quantity.startswith('norm_sq')
-    }
-  scalars = {
-      f'{quantity}/{name}': float(value)
-      for quantity, values_K in columns.items()
-      for name, value in zip(names, values_K, strict=True)
-  }
-  cosines_KxK = np.asarray(cosines(best_KxK))
-  for i, j in zip(*np.triu_indices(len(names), 1), strict=True):
-    scalars[f'cosine/{names[i]}/{names[j]}'] = float(cosines_KxK[i, j])
-  norms_sq_K = jnp.diag(best_KxK)
-  scalars['imbalance'] = float(_ratio(norms_sq_K.max(), norms_sq_K.min()))
-  return Summary(scalars, names)
-
-
-def _ratio(value: jax.Array, by: jax.Array) -> jax.Array:
-  """`value / by`; NaN where `by` is not above 0."""
-  return jnp.where(by > 0, value / jnp.where(by > 0, by, 1.0), jnp.nan)
-
-
-def _number(value: float) -> str:
-  return 'n/a' if np.isnan(value) else f'{value:.3g}'

@@ -30,6 +30,7 @@ def tapped(
     readout: Callable[..., Any],
     *extra_R: Any,
     start: int = 0,
+    remat: bool = False,
 ) -> Any:
   """What `readout` makes of every row's logits, by taps.
 
@@ -43,6 +44,8 @@ def tapped(
       `y` is a pytree. It must not close over what gradients are taken of.
     *extra_R: further arguments of `readout`, each with a leading axis of rows.
     start: positions before it get no logits.
+    remat: without probes, keep the inputs of layers and head only and compute
+      the rest again on the way back, as taps do with probes.
 
   Returns:
     `y_R`.
@@ -76,6 +79,8 @@ def tapped(
       logits = parts['head'](x_NxMxD)
     return readout(logits.astype(jnp.float32), *extra)
 
+  if remat:
+    run_layer, run_head = jax.checkpoint(run_layer), jax.checkpoint(run_head)
   x_R = gl.tap(
       lambda params, tokens_NxL: nnx.merge(embed, params)(tokens_NxL),
       owns=(lambda table: table) if tied else None,
