@@ -87,12 +87,36 @@ def gradient_scalars(
     for j, b in enumerate(names[i + 1:], i + 1):
       scalars[f'inner/{a}/{b}'] = float(task_gram['naive'][i, j])
   # A skipped task has no part in the update, and its NaN none in the shares.
-  kept_R = np.repeat(np.asarray(measured.skipped_K) == 0, num_splits)
+  kept_K = np.asarray(measured.skipped_K) == 0
+  kept_R = np.repeat(kept_K, num_splits)
   kept = {
       name: np.where(kept_R[:, None] & kept_R, gram, 0.0)
       for name, gram in grams.items()
   }
-  return scalars | _shares(kept, measured.weights, num_splits, names)
+  scalars |= _shares(kept, measured.weights, num_splits, names)
+  kept_RxR = np.where(kept_R[:, None] & kept_R, gram_RxR, 0.0)
+  cross_KxK = gl.task_gram(
+      kept_RxR, num_splits, 'cross' if num_splits > 1 else 'naive'
+  )
+  naive_KxK = gl.task_gram(kept_RxR, num_splits)
+  scalars['conflict_rate'] = float(gl.conflict_rate(cross_KxK))
+  scalars['effective_rank'] = float(gl.effective_rank(naive_KxK))
+  return scalars | _after_optimizer(measured, kept_K, num_splits, names)
+
+
+def _after_optimizer(
+    measured: Measured, kept_K: np.ndarray, num_splits: int,
+    names: Sequence[str],
+) -> Scalars:
+  """What the change of the parameters does to each task's loss."""
+  if measured.along_R is None:
+    return {}
+  along_K = np.asarray(measured.along_R, np.float64).reshape(-1, num_splits)
+  along_K = np.where(kept_K, along_K.sum(1), 0.0)
+  return {
+      **_per_task('gain/predicted', -along_K, names),
+      **_per_task('share/optimizer', gl.shares_along(along_K), names),
+  }
 
 
 def _shares(

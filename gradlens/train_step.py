@@ -24,7 +24,7 @@ class TrainState(NamedTuple):
 
 
 class Measured(NamedTuple):
-  """What a step saw; `grams` and `weights` are None in a plain step.
+  """What a step saw; what is of rows' gradients is None in a plain step.
 
   Attributes:
     loss_R: each row's contribution to the loss.
@@ -36,6 +36,8 @@ class Measured(NamedTuple):
     weights: of the tasks, `[K]` or per block.
     skipped_K: 1 for a task left out, for a gradient that was not finite.
     update_norm: length of the change of the parameters.
+    along_R: products of the rows' gradients with that change; None where no
+      stacked gradients are.
   """
 
   loss_R: jax.Array
@@ -47,6 +49,7 @@ class Measured(NamedTuple):
   weights: Any
   skipped_K: Any
   update_norm: jax.Array
+  along_R: Any
 
 
 class Objective(NamedTuple):
@@ -195,6 +198,9 @@ def make_train_step(
     return values, updates, opt_state, dict(
         grams=grams, weights=applied.weights_K,
         skipped_K=new.skipped_K - old.skipped_K,
+        along_R=(
+            gl.along(grads, updates) if correct.apply == 'stacked' else None
+        ),
     )
 
   def joint(state: TrainState, row: Row, extras):
@@ -227,7 +233,7 @@ def make_train_step(
         lambda a, b: jnp.where(finite, a, b), new, tuple(rest)
     )
     return values, updates, (correction, *rest), dict(
-        grams=None, weights=None, skipped_K=None
+        grams=None, weights=None, skipped_K=None, along_R=None
     )
 
   def train_step(state: TrainState, batch: Batch):

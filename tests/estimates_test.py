@@ -51,7 +51,7 @@ class UnbiasedTest(parameterized.TestCase):
   def test_variance_falls_with_the_number_of_splits(self, num_splits, signal):
     # S/(S-1) sum <r_s, r_t> = |g|^2 + 2 <g, e> + S/(S-1) sum <e_s, e_t>, over
     # s != t, with e = sum_s e_s. Of the terms the last has S (S - 1) / 2
-    # independent products, each counted twice, of variance SIZE (NOISE^2 / S)^2:
+    # independent products, counted twice, of variance SIZE (NOISE^2 / S)^2:
     #   Var = 4 |g|^2 NOISE^2 + 2 S/(S-1) SIZE NOISE^4:
     # twice as much for S = 2 as for many splits.
     count = 20_000

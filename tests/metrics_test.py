@@ -45,6 +45,7 @@ def _measured(rows, **changes):
       advantages_KxBxG=np.array([[[1.0, -1.0]], [[3.0, -1.0]], [[0.0, 0.0]]]),
       grams={name: _gram(block) for name, block in rows.items()},
       weights=_WEIGHTS_K, skipped_K=np.zeros(K, int), update_norm=0.25,
+      along_R=np.array([-1.0, -2.0, 1.0, 0.0, -4.0, -2.0]),
   )
   return train_step.Measured(**(values | changes))
 
@@ -100,6 +101,12 @@ class GradientScalarsTest(MetricsTestCase):
       )
     for pair, i, j in (('a/b', 0, 1), ('a/c', 0, 2), ('b/c', 1, 2)):
       self.assertEqual(scalars[f'inner/{pair}'], tasks_KxN[i] @ tasks_KxN[j])
+
+  def test_after_the_optimizer(self):
+    # Rows' products -1 - 2, 1 + 0, -4 - 2: the joint loss falls by 8.
+    scalars = metrics.gradient_scalars(_measured(_rows()), S, _NAMES)
+    self.assert_scalars(scalars, 'gain/predicted', [3.0, -1.0, 6.0])
+    self.assert_scalars(scalars, 'share/optimizer', [3 / 8, -1 / 8, 6 / 8])
 
   def test_shares_of_weights_for_the_whole(self):
     rows = _rows()

@@ -1,0 +1,51 @@
+"""How tasks lie to each other, step by step: conflict and rank."""
+
+from absl.testing import absltest
+from metrics_test import S, _measured, _rows, _tasks
+import numpy as np
+
+from gradlens import metrics
+
+NAMES = ('a', 'b', 'c')
+
+
+class RelationsTest(absltest.TestCase):
+
+  def test_conflict_of_different_splits_and_rank_of_the_sum(self):
+    rows = _rows()
+    # Task c against task b in each split; a away from both.
+    rows['embed'][2] = -rows['embed'][1]
+    rows['layers'][2] = -rows['layers'][1]
+    scalars = metrics.gradient_scalars(_measured(rows), S, NAMES)
+    pairs = []
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+      pairs.append(sum(
+          np.sum(b[i, 0] * b[j, 1]) + np.sum(b[i, 1] * b[j, 0])
+          for b in rows.values()
+      ))
+    self.assertLess(pairs[2], 0)
+    self.assertAlmostEqual(
+        scalars['conflict_rate'], np.mean(np.array(pairs) < 0), 5
+    )
+    tasks = _tasks(rows)
+    values = np.maximum(np.linalg.eigvalsh(tasks @ tasks.T), 1e-300)
+    shares = values / values.sum()
+    want = np.exp(-np.sum(shares * np.log(shares)))
+    self.assertLess(want, 2.01)
+    np.testing.assert_allclose(scalars['effective_rank'], want, rtol=1e-4)
+
+  def test_a_skipped_task_takes_no_part(self):
+    rows = _rows()
+    rows['embed'][1] = np.nan
+    measured = _measured(rows, skipped_K=np.array([0, 1, 0]))
+    scalars = metrics.gradient_scalars(measured, S, NAMES)
+    self.assertTrue(np.isfinite(scalars['effective_rank']))
+    # Of three pairs only a-c is left.
+    self.assertLess(scalars['conflict_rate'], 0.4)
+    # What its rows' products were does not matter, and is not a share.
+    self.assertEqual(scalars['share/optimizer/b'], 0.0)
+    self.assertAlmostEqual(scalars['share/optimizer/a'], 3 / 9, 6)
+
+
+if __name__ == '__main__':
+  absltest.main()
