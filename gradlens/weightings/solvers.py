@@ -1,0 +1,197 @@
+"""Small solvers that the weightings share, in float32 with fixed counts.
+
+A quadratic program over the tasks is a linear complementarity problem: find
+`z >= 0` with `w = q + H z >= 0` and `z w = 0`. Rows are unit vectors here, so
+`H` holds cosines and the lengths are in `q`: nothing overflows, whatever the
+scales.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+HIGHEST = jax.lax.Precision.HIGHEST
+# What a pivot is kept above. Cosines carry an error of 1e-7, which this has to
+# exceed for a dependent row to look dependent.
+DELTA = 1e-5
+
+
+class Units(NamedTuple):
+  """The unit vectors of the rows.
+
+  Attributes:
+    norms_K: lengths; 0 for a row without one.
+    by_K: the same to divide by; infinity for a row without length.
+    cosines_KxK: positive semi-definite, with zeros where a row has no length.
+  """
+
+  norms_K: jax.Array
+  by_K: jax.Array
+  cosines_KxK: jax.Array
+
+
+def dot(left: jax.Array, right: jax.Array) -> jax.Array:
+  """A product in full float32, on every platform."""
+  return jnp.dot(left, right, precision=HIGHEST)
+
+
+def norms(gram_KxK: jax.Array) -> jax.Array:
+  """Lengths of the rows; a squared length below 0 counts as 0."""
+  return jnp.sqrt(jnp.maximum(jnp.diag(gram_KxK), 0.0))
+
+
+def unit_rows(gram_KxK: jax.Array) -> Units:
+  """Lengths and cosines; an indefinite matrix of cosines is made definite."""
+  norms_K = norms(gram_KxK)
+  by_K = jnp.where(norms_K > 0, norms_K, jnp.inf)
+  cosines_KxK = gram_KxK / by_K[:, None] / by_K[None, :]
+  values_K, vectors_KxK = jnp.linalg.eigh(cosines_KxK)
+  nearest_KxK = dot(vectors_KxK * jnp.maximum(values_K, 0.0), vectors_KxK.T)
+  # Negative by rounding is left alone: the projection rounds as well.
+  indefinite = jnp.min(values_K) < -1e-6 * len(gram_KxK)
+  return Units(norms_K, by_K, jnp.where(indefinite, nearest_KxK, cosines_KxK))
+
+
+class Path(NamedTuple):
+  """A principal pivoting: which variables are basic, at which parameter.
+
+  Attributes:
+    table_KxK: basic by nonbasic variables; `z_i` is basic where `basic_K`.
+    basic_K: whether `z_i` (rather than `w_i`) is basic.
+    fixed_K: values of the basic variables for `q` alone.
+    slope_K: what `parameter` adds to them.
+    parameter: of `q + parameter * cover`, where the path stands.
+  """
+
+  table_KxK: jax.Array
+  basic_K: jax.Array
+  fixed_K: jax.Array
+  slope_K: jax.Array
+  parameter: jax.Array
+
+
+def start(matrix_KxK: jax.Array, q_K: jax.Array, cover_K: jax.Array) -> Path:
+  """The path at an infinite parameter, where `z = 0`; `cover_K > 0`."""
+  nothing_K = jnp.zeros(len(q_K), bool)
+  return Path(matrix_KxK, nothing_K, q_K, cover_K, jnp.inf)
+
+
+def aim(
+    path: Path, matrix_KxK: jax.Array, q_K: jax.Array, cover_K: jax.Array
+) -> Path:
+  """The path towards another `q`, from where it stands; parameter 1 to 0."""
+  table_KxK, basic_K = path.table_KxK, path.basic_K
+
+  def basics(q_K):
+    z_K = jnp.where(basic_K, -dot(table_KxK, jnp.where(basic_K, q_K, 0.0)), 0.0)
+    rest_K = jnp.where(basic_K, q_K + dot(matrix_KxK, z_K), 0.0)
+    z_K -= jnp.where(basic_K, dot(table_KxK, rest_K), 0.0)
+    return jnp.where(basic_K, z_K, q_K + dot(matrix_KxK, z_K))
+
+  return Path(table_KxK, basic_K, basics(q_K), basics(cover_K), 1.0)
+
+
+def follow(path: Path, num_pivots: int, end: float = 0.0, goes_on=None) -> Path:
+  """Lowers the parameter to `end`, pivoting where a basic variable meets 0.
+
+  Args:
+    path: from `start` or `aim`.
+    num_pivots: at most; the count is fixed, so that the time is.
+    end: the last parameter.
+    goes_on: `goes_on(z_K) -> bool`, whether to pivot at this `z_K`.
+  """
+
+  def pivot(_, path):
+    table_KxK, basic_K, fixed_K, slope_K, parameter = path
+    falls_K = slope_K > 1e-7
+    meets_K = jnp.where(falls_K, -fixed_K / jnp.where(falls_K, slope_K, 1), end)
+    r = jnp.argmax(meets_K)
+    at = jnp.minimum(meets_K[r], parameter)
+    go = at > end
+    if goes_on is not None:
+      go &= goes_on(jnp.where(basic_K, fixed_K + at * slope_K, 0.0))
+    own_K = jax.nn.one_hot(r, len(basic_K))
+    scale = jnp.where(go, 1 / table_KxK[r, r], 0.0)
+    # A principal pivot is an update of rank one.
+    column_K = (table_KxK[:, r] + own_K) * scale
+    row_K = table_KxK[r] - own_K
+    return Path(
+        table_KxK - column_K[:, None] * row_K[None, :],
+        basic_K ^ (go & (own_K > 0)),
+        fixed_K - column_K * fixed_K[r],
+        slope_K - column_K * slope_K[r],
+        jnp.where(go, at, parameter),
+    )
+
+  return jax.lax.fori_loop(0, num_pivots, pivot, path)
+
+
+def solve_on(
+    matrix_KxK: jax.Array, basic_K: jax.Array, rhs_MxK: jax.Array, rounds: int
+) -> jax.Array:
+  """`H z = rhs` on the basic rows, 0 elsewhere, refined `rounds` times."""
+  both_KxK = basic_K[:, None] & basic_K[None, :]
+  shift_K = jnp.where(basic_K, DELTA / 10, 1.0)
+  kept_KxK = jnp.where(both_KxK, matrix_KxK, 0.0) + jnp.diag(shift_K)
+  factor_KxK = jnp.linalg.cholesky(kept_KxK)
+
+  def refine(_, z_MxK):
+    rest_MxK = rhs_MxK - dot(z_MxK, matrix_KxK)
+    rest_MxK = jnp.where(basic_K[None, :], rest_MxK, 0.0)
+    step_KxM = jax.scipy.linalg.cho_solve((factor_KxK, True), rest_MxK.T)
+    return z_MxK + step_KxM.T
+
+  return jax.lax.fori_loop(0, rounds, refine, jnp.zeros_like(rhs_MxK))
+
+
+def complementary(matrix_KxK: jax.Array, q_MxK: jax.Array) -> jax.Array:
+  r"""Minimizes `z H z / 2 + q z` over `z >= 0`, for every `q` at once.
+
+  Follows the path from `q + parameter` down to `q` for `H + delta`, which is
+  definite; takes `delta` out by a proximal step; and solves once more on the
+  variables that are not 0.
+
+  Args:
+    matrix_KxK: H, positive semi-definite, entries of order 1.
+    q_MxK: entries of order 1; bounded below on the null space of H.
+
+  Returns:
+    `z_MxK`, finite and nonnegative.
+  """
+  num_tasks = len(matrix_KxK)
+  definite_KxK = matrix_KxK + DELTA * jnp.eye(num_tasks)
+
+  def z_of(path):
+    return jnp.where(path.basic_K, jnp.maximum(path.fixed_K, 0.0), 0.0)
+
+  def residual(z_K, q_K):
+    w_K = q_K + dot(matrix_KxK, z_K)
+    worst = jnp.max(jnp.abs(jnp.minimum(z_K, w_K)))
+    return jnp.where(jnp.isfinite(worst), worst, jnp.inf)
+
+  def one(q_K):
+    path = start(definite_KxK, q_K, jnp.ones(num_tasks))
+    path = follow(path, num_tasks + num_tasks // 4 + 8)
+    shift_K = DELTA * z_of(path)
+    path = aim(path, definite_KxK, q_K - shift_K, shift_K)
+    path = follow(path, num_tasks // 4 + 4)
+    plain_K = z_of(path)
+    exact_K = solve_on(matrix_KxK, path.basic_K, -q_K[None, :], 4)[0]
+    exact_K = jnp.maximum(exact_K, 0.0)
+    better = residual(exact_K, q_K) < residual(plain_K, q_K)
+    z_K = jnp.where(better, exact_K, plain_K)
+    return jnp.where(jnp.isfinite(z_K), z_K, 0.0)
+
+  return jax.vmap(one)(q_MxK)
+
+
+def simplex(point_K: jax.Array) -> jax.Array:
+  """The nearest point with nonnegative entries that sum to 1."""
+  # The largest entry is 0, so that no length is lost beside it.
+  point_K = point_K - jnp.max(point_K)
+  ranked_K = jnp.sort(point_K, descending=True)
+  counts_K = jnp.arange(1, len(point_K) + 1)
+  levels_K = (jnp.cumsum(ranked_K) - 1) / counts_K
+  last = jnp.sum(ranked_K > levels_K) - 1
+  return jnp.maximum(point_K - levels_K[last], 0.0)
