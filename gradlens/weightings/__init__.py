@@ -5,15 +5,51 @@ is finite for gradients of any scale between 1e-10 and 1e10, for zero, equal and
 dependent gradients, and for a debiased Gram matrix that is indefinite.
 """
 
-from gradlens.weightings.fixed import constant, mean, stateless, total
+from gradlens.weightings.fixed import (
+    constant,
+    mean,
+    random_weights,
+    stateless,
+    total,
+)
+from gradlens.weightings.learned import gradnorm, modo, mt_grpo, sdmgrad
+from gradlens.weightings.losses import dwa, famo, stch, uncertainty_weighting
 from gradlens.weightings.norms import equalize_norms
-from gradlens.weightings.projections import pcgrad
+from gradlens.weightings.projections import gradvac, pcgrad
+from gradlens.weightings.quadratic import cagrad, dual_proj, mgda, upgrad
+from gradlens.weightings.roots import fairgrad, nash_mtl
+from gradlens.weightings.selection import krum
+from gradlens.weightings.spectral import aligned_mtl, conflict_free, imtl_g
+from gradlens.weightings.wrappers import clip_weights, cr_mogm, ema_gram
 
 __all__ = [
+    'aligned_mtl',
+    'cagrad',
+    'clip_weights',
+    'conflict_free',
     'constant',
+    'cr_mogm',
+    'dual_proj',
+    'dwa',
+    'ema_gram',
     'equalize_norms',
+    'fairgrad',
+    'famo',
+    'gradnorm',
+    'gradvac',
+    'imtl_g',
+    'krum',
     'mean',
+    'mgda',
+    'modo',
+    'mt_grpo',
+    'nash_mtl',
     'pcgrad',
+    'random_weights',
+    'sdmgrad',
     'stateless',
+    'stch',
     'total',
+    'uncertainty_weighting',
+    'upgrad',
 ]

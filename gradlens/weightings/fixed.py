@@ -86,3 +86,50 @@ def constant(weights: Sequence[float]) -> Weighting:
     return jnp.array(weights, jnp.float32), state
 
   return Weighting(init, update, 'constant')
+
+
+def random_weights(
+    distribution: str = 'normal', key: jax.Array | None = None
+) -> Weighting:
+  """Weights drawn anew at every update, of sum 1: the baseline to beat.
+
+  Args:
+    distribution: `'normal'`, the softmax of standard normals, or
+      `'dirichlet'`, uniform on the simplex.
+    key: a PRNG key; None is `jax.random.key(0)`. It is kept in the state.
+
+  Raises:
+    ValueError: if the distribution is unknown.
+
+  References:
+    Lin et al., Reasonable Effectiveness of Random Weighting, 2021,
+    arXiv:2111.10603
+
+  >>> import jax.numpy as jnp
+  >>> import gradlens as gl
+  >>> weighting = gl.random_weights()
+  >>> weights_K, _ = weighting.update(jnp.eye(3), weighting.init(3))
+  >>> print(f'{weights_K.sum():.4f}')
+  1.0000
+  """
+  if distribution not in _DRAWS:
+    raise ValueError(
+        f'distribution={distribution!r}; use one of {", ".join(_DRAWS)}'
+    )
+
+  def init(num_tasks):
+    del num_tasks
+    return jax.random.key(0) if key is None else jnp.copy(key)
+
+  def update(gram_KxK, state, **extras):
+    del extras
+    state, own = jax.random.split(state)
+    return _DRAWS[distribution](own, len(gram_KxK)), state
+
+  return Weighting(init, update, 'random_weights')
+
+
+_DRAWS = {
+    'normal': lambda key, k: jax.nn.softmax(jax.random.normal(key, (k,))),
+    'dirichlet': lambda key, k: jax.random.dirichlet(key, jnp.ones(k)),
+}

@@ -186,6 +186,54 @@ def complementary(matrix_KxK: jax.Array, q_MxK: jax.Array) -> jax.Array:
   return jax.vmap(one)(q_MxK)
 
 
+def of_length(
+    matrix_KxK: jax.Array, q_K: jax.Array, ones_K: jax.Array, length: jax.Array
+) -> jax.Array:
+  r"""The point of a given length on the path of a level.
+
+  Of all `z >= 0` complementary to `q + H z - level * ones`, as the level rises
+  from where `z = 0`, the first with `z H z = length^2`.
+
+  Args:
+    matrix_KxK: H, positive semi-definite, entries of order 1.
+    q_K: entries of order 1.
+    ones_K: nonnegative.
+    length: nonnegative.
+
+  Returns:
+    `z_K`, finite and nonnegative.
+  """
+  num_tasks = len(q_K)
+  definite_KxK = matrix_KxK + DELTA * jnp.eye(num_tasks)
+
+  def length_of(z_K):
+    return jnp.sqrt(jnp.maximum(jnp.sum(z_K * dot(matrix_KxK, z_K)), 0.0))
+
+  # The path's parameter is the level with its sign changed.
+  path = start(definite_KxK, q_K, ones_K)
+  path = follow(
+      path, num_tasks + num_tasks // 4 + 8, end=-jnp.inf,
+      goes_on=lambda z_K: length_of(z_K) < length,
+  )
+  on_path_K = jnp.where(path.basic_K, 1.0, 0.0)
+  # On this stretch z = z0 + t z1: the larger t at which it is long enough,
+  # solved for the matrix as it is.
+  z0_K, z1_K = solve_on(
+      matrix_KxK, path.basic_K, jnp.stack([-q_K, ones_K]), 4
+  )
+  a = jnp.sum(z1_K * dot(matrix_KxK, z1_K))
+  b = jnp.sum(z0_K * dot(matrix_KxK, z1_K))
+  rest = jnp.sum(z0_K * dot(matrix_KxK, z0_K)) - length**2
+  root = jnp.sqrt(jnp.maximum(b * b - a * rest, 0.0))
+  t = (root - b) / jnp.where(a > 0, a, 1.0)
+  z_K = jnp.maximum(on_path_K * (z0_K + t * z1_K), 0.0)
+  own = length_of(z_K)
+  usable = (a > 0) & jnp.isfinite(own) & (own > 0)
+  # What rounding did to the length is taken back.
+  stretched_K = z_K * (length / jnp.where(usable, own, 1.0))
+  return jnp.where(usable & jnp.isfinite(stretched_K), stretched_K, 0.0)
+
+
 def simplex(point_K: jax.Array) -> jax.Array:
   """The nearest point with nonnegative entries that sum to 1."""
   # The largest entry is 0, so that no length is lost beside it.
@@ -195,3 +243,80 @@ def simplex(point_K: jax.Array) -> jax.Array:
   levels_K = (jnp.cumsum(ranked_K) - 1) / counts_K
   last = jnp.sum(ranked_K > levels_K) - 1
   return jnp.maximum(point_K - levels_K[last], 0.0)
+
+
+def least_squares(cosines_KxK: jax.Array, present_K: jax.Array) -> jax.Array:
+  """`C^+ 1` over the rows that are there: the shortest to solve `C a = 1`."""
+  num_tasks = len(cosines_KxK)
+  values_K, vectors_KxK = jnp.linalg.eigh(cosines_KxK)
+  kept_K = values_K > 1e-6 * num_tasks * jnp.maximum(values_K[-1], 1e-30)
+  ones_K = jnp.where(present_K, 1.0, 0.0)
+
+  def solve(right_K):
+    along_K = dot(vectors_KxK.T, right_K)
+    divided_K = along_K / jnp.where(kept_K, values_K, 1.0)
+    return dot(vectors_KxK, jnp.where(kept_K, divided_K, 0.0))
+
+  # Once refined: eigenvectors are good to 1e-6 only.
+  a_K = solve(ones_K)
+  return a_K + solve(ones_K - dot(cosines_KxK, a_K))
+
+
+def graded_eigen(
+    cosines_KxK: jax.Array, lengths_K: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Eigenvectors of `D C D` for lengths D of any spread, by Jacobi rotations.
+
+  Of a matrix of unequal rows `eigh` knows the small eigenvalues to 1e-7 of the
+  largest only. Here columns of a square root are rotated, two at a time, until
+  they are orthogonal, which is exact to 1e-6 of each.
+
+  Returns:
+    The square roots of the eigenvalues, the vectors `[K, K]` in columns, and
+    which of them are there: as many as C has.
+
+  References:
+    Demmel and Veselic, Jacobi's Method is More Accurate than QR, 1992
+  """
+  num_tasks = len(lengths_K)
+  values_K, vectors_KxK = jnp.linalg.eigh(cosines_KxK)
+  there_K = values_K > 1e-6 * num_tasks * jnp.maximum(values_K[-1], 1e-30)
+  root_KxK = vectors_KxK * jnp.sqrt(jnp.where(there_K, values_K, 0.0))
+  rows_KxK = lengths_K[:, None] * root_KxK  # G = rows rows'
+  size = num_tasks + num_tasks % 2
+  grow = size - num_tasks
+  state = (
+      jnp.pad(rows_KxK, ((0, grow), (0, 0))),
+      jnp.pad(jnp.eye(num_tasks), ((0, grow), (0, 0))),
+      jnp.arange(size),
+  )
+
+  def one_round(_, state):
+    rows, turned, seats = state
+    i, j = seats[: size // 2], seats[size // 2 :][::-1]
+    a, b = rows[i], rows[j]
+    aa, bb, ab = (jnp.sum(x * y, axis=1) for x, y in ((a, a), (b, b), (a, b)))
+    apart = jnp.abs(ab) > 1e-8 * jnp.sqrt(aa * bb)
+    apart &= (aa > 0) & (bb > 0)
+    zeta = (bb - aa) / jnp.where(apart, 2 * ab, 1.0)
+    t = jnp.sign(zeta) / (jnp.abs(zeta) + jnp.sqrt(1 + zeta**2))
+    t = jnp.where(zeta == 0, 1.0, t)
+    t = jnp.where(apart, t, 0.0)
+    cos = (1 / jnp.sqrt(1 + t**2))[:, None]
+    sin = cos * t[:, None]
+
+    def rotate(m):
+      a, b = m[i], m[j]
+      return m.at[i].set(cos * a - sin * b).at[j].set(sin * a + cos * b)
+
+    # The first seat stays, the others move on: every pair meets in size - 1.
+    seats = jnp.concatenate([seats[:1], jnp.roll(seats[1:], 1)])
+    return rotate(rows), rotate(turned), seats
+
+  rounds = 10 * max(size - 1, 1)
+  rows, turned, _ = jax.lax.fori_loop(0, rounds, one_round, state)
+  singular_K = jnp.sqrt(jnp.sum(rows[:num_tasks] ** 2, axis=1))
+  rank = jnp.sum(there_K)
+  order_K = jnp.argsort(-singular_K)
+  kept_K = (jnp.arange(num_tasks) < rank) & (singular_K[order_K] > 0)
+  return singular_K[order_K], turned[:num_tasks][order_K].T, kept_K
