@@ -9,7 +9,8 @@ from gradlens.weightings.fixed import stateless
 def krum(num_byzantine: int = 1, num_selected: int = 1) -> Weighting:
   r"""Averages the gradients that lie closest to their neighbors (Multi-Krum).
 
-  A task's score is the sum of its distances to the K - f - 2 closest others;
+  A task's score is the sum of its distances to the K - f - 2 (but at least one)
+  closest others;
   the `num_selected` lowest scores have weight 1 / num_selected each.
 
   .. warning:: Distances are not squared, as in TorchJD; the paper squares them.
@@ -19,8 +20,8 @@ def krum(num_byzantine: int = 1, num_selected: int = 1) -> Weighting:
     num_selected: how many are averaged.
 
   Raises:
-    ValueError: if a number is out of range; when initialized with fewer than
-      f + 3 tasks, or fewer than are to be selected.
+    ValueError: if a number is out of range; when initialized with f tasks or
+      fewer, or fewer than are to be selected.
 
   References:
     Blanchard et al., Machine Learning with Adversaries, 2017, arXiv:1703.02757
@@ -38,7 +39,7 @@ def krum(num_byzantine: int = 1, num_selected: int = 1) -> Weighting:
     )
 
   def init(num_tasks):
-    least = max(num_byzantine + 3, num_selected)
+    least = max(num_byzantine + 1, num_selected)
     if num_tasks < least:
       raise ValueError(
           f'krum() with num_byzantine={num_byzantine} and num_selected='
@@ -55,7 +56,7 @@ def krum(num_byzantine: int = 1, num_selected: int = 1) -> Weighting:
     squares_KxK = norms_sq_K[:, None] + norms_sq_K[None, :] - 2 * scaled_KxK
     others_KxK = jnp.where(jnp.eye(num_tasks, dtype=bool), 0.0, squares_KxK)
     distances_KxK = jnp.sort(jnp.sqrt(jnp.maximum(others_KxK, 0.0)), axis=1)
-    closest = num_tasks - num_byzantine - 2
+    closest = max(num_tasks - num_byzantine - 2, 1)
     scores_K = distances_KxK[:, 1 : closest + 1].sum(axis=1)
     ranks_K = jnp.argsort(jnp.argsort(scores_K))
     return jnp.where(ranks_K < num_selected, 1 / num_selected, 0.0)

@@ -47,7 +47,8 @@ def unit_rows(gram_KxK: jax.Array) -> Units:
   by_K = jnp.where(norms_K > 0, norms_K, jnp.inf)
   cosines_KxK = gram_KxK / by_K[:, None] / by_K[None, :]
   values_K, vectors_KxK = jnp.linalg.eigh(cosines_KxK)
-  nearest_KxK = dot(vectors_KxK * jnp.maximum(values_K, 0.0), vectors_KxK.T)
+  scaled_KxK = vectors_KxK * jnp.maximum(values_K, 0.0)[None, :]
+  nearest_KxK = dot(scaled_KxK, vectors_KxK.T)
   # Negative by rounding is left alone: the projection rounds as well.
   indefinite = jnp.min(values_K) < -1e-6 * len(gram_KxK)
   return Units(norms_K, by_K, jnp.where(indefinite, nearest_KxK, cosines_KxK))
@@ -281,7 +282,8 @@ def graded_eigen(
   num_tasks = len(lengths_K)
   values_K, vectors_KxK = jnp.linalg.eigh(cosines_KxK)
   there_K = values_K > 1e-6 * num_tasks * jnp.maximum(values_K[-1], 1e-30)
-  root_KxK = vectors_KxK * jnp.sqrt(jnp.where(there_K, values_K, 0.0))
+  roots_K = jnp.sqrt(jnp.where(there_K, values_K, 0.0))
+  root_KxK = vectors_KxK * roots_K[None, :]
   rows_KxK = lengths_K[:, None] * root_KxK  # G = rows rows'
   size = num_tasks + num_tasks % 2
   grow = size - num_tasks
