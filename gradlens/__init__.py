@@ -5,6 +5,7 @@ from gradlens.check import check
 from gradlens.correct import Correction, correct
 from gradlens.decompose import task_value_and_grad
 from gradlens.diagnostics import cosines, jackknife, shares, summarize
+from gradlens.estimates import floor_gram
 from gradlens.gram import by_layer, gram, gram_blocks, task_gram
 from gradlens.partition import partition
 from gradlens.probe import Probe, Reading
@@ -38,6 +39,7 @@ __all__ = [
     'correct',
     'cosines',
     'equalize_norms',
+    'floor_gram',
     'gram',
     'gram_blocks',
     'jackknife',

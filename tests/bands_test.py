@@ -13,9 +13,9 @@ from absl.testing import absltest, parameterized
 PACKAGE = pathlib.Path(__file__).parents[1] / 'gradlens'
 
 LIBRARY = (
-    'types', 'partition', 'gram', 'decompose', 'rule', 'sketch', 'probe',
-    'tap', 'value_grad', 'weightings', 'blocks', 'state', 'correct', 'apply',
-    'check', 'diagnostics', '__init__',
+    'types', 'partition', 'gram', 'estimates', 'decompose', 'rule', 'sketch',
+    'probe', 'tap', 'value_grad', 'weightings', 'blocks', 'state', 'correct',
+    'apply', 'check', 'diagnostics', '__init__',
 )
 RL = (
     'masked', 'text', 'models', 'tasks', 'rollout', 'advantages', 'losses',
