@@ -4,13 +4,28 @@ from gradlens.apply import value_and_grad_for
 from gradlens.check import check
 from gradlens.correct import Correction, correct
 from gradlens.decompose import task_value_and_grad
-from gradlens.diagnostics import cosines, jackknife, shares, summarize
-from gradlens.estimates import floor_gram
+from gradlens.diagnostics import (
+    conflict_rate,
+    cosines,
+    effective_rank,
+    imbalance,
+    prompt_norms,
+    shares,
+)
+from gradlens.estimates import (
+    critical_batch_size,
+    floor_gram,
+    noise_trace,
+    snr,
+    squared_norms,
+)
 from gradlens.gram import by_layer, gram, gram_blocks, task_gram
+from gradlens.intervals import jackknife
 from gradlens.partition import partition
 from gradlens.probe import Probe, Reading
 from gradlens.sketch import sketch
 from gradlens.state import CorrectState, task_weights
+from gradlens.summary import summarize
 from gradlens.tap import Shared, tap
 from gradlens.types import Stacked, Weighting
 from gradlens.value_grad import value_grad_gram, value_grad_readings
@@ -35,19 +50,27 @@ __all__ = [
     'Weighting',
     'by_layer',
     'check',
+    'conflict_rate',
     'constant',
     'correct',
     'cosines',
+    'critical_batch_size',
+    'effective_rank',
     'equalize_norms',
     'floor_gram',
     'gram',
     'gram_blocks',
+    'imbalance',
     'jackknife',
     'mean',
+    'noise_trace',
     'partition',
     'pcgrad',
+    'prompt_norms',
     'shares',
     'sketch',
+    'snr',
+    'squared_norms',
     'stateless',
     'summarize',
     'tap',

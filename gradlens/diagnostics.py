@@ -1,13 +1,13 @@
 """Diagnostics: what a Gram matrix says about the tasks, with its error."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from gradlens.gram import task_gram
+from gradlens.estimates import floor_gram, quotient
 
 
 def shares(gram_KxK: jax.Array, weights_K: jax.Array) -> jax.Array:
@@ -42,7 +42,15 @@ def shares(gram_KxK: jax.Array, weights_K: jax.Array) -> jax.Array:
 def cosines(gram_KxK: jax.Array) -> jax.Array:
   """The cosine of every pair of tasks; NaN where a squared norm is not above 0.
 
-  Of a debiased Gram matrix, single values may lie outside [-1, 1].
+  Debiased cosines are those of `task_gram(gram_RxR, S, 'cross')`: noise of a
+  split is multiplied by none of its own. Single values may lie outside [-1, 1].
+  Cosines by block are `jax.tree.map(gl.cosines, grams)`.
+
+  Args:
+    gram_KxK: `[..., K, K]`.
+
+  Returns:
+    `[..., K, K]`.
 
   >>> import jax.numpy as jnp
   >>> import gradlens as gl
@@ -50,237 +58,172 @@ def cosines(gram_KxK: jax.Array) -> jax.Array:
   [[ 1.  -0.5]
    [-0.5  1. ]]
   """
-  norms_sq_K = jnp.diag(gram_KxK)
+  norms_sq_K = jnp.diagonal(gram_KxK, axis1=-2, axis2=-1)
   present_K = norms_sq_K > 0
   norms_K = jnp.sqrt(jnp.where(present_K, norms_sq_K, 1.0))
-  cosines_KxK = gram_KxK / norms_K[:, None] / norms_K[None, :]
-  defined_KxK = present_K[:, None] & present_K[None, :]
+  cosines_KxK = gram_KxK / norms_K[..., :, None] / norms_K[..., None, :]
+  defined_KxK = present_K[..., :, None] & present_K[..., None, :]
   return jnp.where(defined_KxK, cosines_KxK, jnp.nan)
 
 
-def jackknife(
-    statistic: Callable[..., jax.Array],
-    *arrays: jax.Array,
-    level: float = 0.95,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  r"""A statistic with an interval, from independent blocks of observations.
+def conflict_rate(gram_KxK: jax.Array) -> jax.Array:
+  r"""The share of pairs of tasks whose gradients have a negative product.
 
-  The delete-one jackknife, with Student's t quantile at n - 1 degrees of
-  freedom:
+  .. math:: \frac{2}{K (K - 1)} \sum_{k < l} [G_{kl} < 0]
 
-  .. math:: \hat\theta \pm t_{n-1} \sqrt{\frac{n-1}{n}
-    \sum_i (\hat\theta_{(i)} - \hat\theta_{(\cdot)})^2}
+  By block it is `jax.tree.map(gl.conflict_rate, grams)`: tasks that are nearly
+  orthogonal as a whole may conflict in single layers.
 
-  For smooth statistics, and best for those with a symmetric distribution: take
-  the logarithm of a ratio, and exponentiate the interval.
+  .. warning:: Between orthogonal tasks noise alone gives 0.5, which debiasing
+     does not remove: the sign of a product is no average. Take the Gram matrix
+     as a mean over steps, `'cross'` where tasks share prompts.
 
   Args:
-    statistic: `statistic(*arrays)`, a number or an array of them, whatever the
-      number of blocks.
-    *arrays: each with the n blocks on its leading axis.
-    level: the probability that the interval holds the true value.
+    gram_KxK: `[..., K, K]`.
 
   Returns:
-    `(estimate, low, high)`: the statistic of all blocks, and its interval.
-
-  Raises:
-    ValueError: with fewer than two blocks, or arrays of unequal numbers.
+    `[...]`, between 0 and 1. Pairs that are not finite are left out; NaN where
+    no pair is left.
 
   References:
-    Efron and Stein, The Jackknife Estimate of Variance, 1981
-
-  >>> import numpy as np
-  >>> import gradlens as gl
-  >>> estimate, low, high = gl.jackknife(np.mean, np.array([1., 2., 3.]))
-  >>> print(f'{estimate:.3f} [{low:.3f}, {high:.3f}]')
-  2.000 [-0.484, 4.484]
-  """
-  arrays = [np.asarray(array) for array in arrays]
-  counts = {len(array) for array in arrays}
-  if len(counts) != 1 or min(counts) < 2:
-    raise ValueError(
-        'jackknife needs the same two or more blocks in every array, got '
-        f'{[len(array) for array in arrays]}'
-    )
-  (n,) = counts
-  estimate = np.asarray(statistic(*arrays), np.float64)
-  without = np.stack([
-      np.asarray(statistic(*(np.delete(array, i, 0) for array in arrays)))
-      for i in range(n)
-  ]).astype(np.float64)
-  spread = np.sqrt((n - 1) * np.var(without, axis=0))
-  margin = _student_t(level, n - 1) * spread
-  return estimate, estimate - margin, estimate + margin
-
-
-def _student_t(level: float, degrees: int) -> float:
-  """The t that |T| stays below with probability `level`."""
-  # With t = sqrt(degrees) * tan(angle) the density is a power of a cosine.
-  angles = np.linspace(0, np.pi / 2, 100_001)
-  density = np.cos(angles) ** (degrees - 1)
-  below = np.concatenate([[0], np.cumsum(density[1:] + density[:-1])])
-  angle = np.interp(level, below / below[-1], angles)
-  return math.sqrt(degrees) * math.tan(angle)
-
-
-class Summary(dict):
-  """Numbers by tag, `quantity/task`; as a string, a table.
-
-  Attributes:
-    names: the tasks, in order.
-  """
-
-  def __init__(
-      self, scalars: Mapping[str, float], names: Sequence[str]
-  ) -> None:
-    super().__init__(scalars)
-    self.names = tuple(names)
-
-  def __str__(self) -> str:
-    table = [['', *self.names]]
-    for label, quantity in _LINES.items():
-      values = [self.get(f'{quantity}/{name}', np.nan) for name in self.names]
-      # A missing unbiased norm is shown: the naive one is no substitute.
-      if quantity == 'norm_sq/unbiased' or not np.isnan(values).all():
-        table.append([label, *map(_number, values)])
-    for one in self.names:
-      cosines = [self._cosine(one, other) for other in self.names]
-      table.append([f'cosine {one}', *map(_number, cosines)])
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
-        label.ljust(widths[0]) + ''.join(
-            cell.rjust(2 + width)
-            for cell, width in zip(cells, widths[1:], strict=True)
-        )
-        for label, *cells in table
-    ]
-    return '\n'.join([*lines, self._imbalance()])
-
-  def _cosine(self, one: str, other: str) -> float:
-    if one == other:
-      return 1.0
-    first, second = sorted((one, other), key=self.names.index)
-    return self[f'cosine/{first}/{second}']
-
-  def _imbalance(self) -> str:
-    kinds = ('unbiased', 'naive')
-    kind = next(k for k in kinds if f'norm_sq/{k}/{self.names[0]}' in self)
-    norms = {name: self[f'norm_sq/{kind}/{name}'] for name in self.names}
-    loudest, quietest = max(norms, key=norms.get), min(norms, key=norms.get)
-    return (
-        f'imbalance {_number(self["imbalance"])}: {kind} squared norm of '
-        f'{loudest} over {quietest}'
-    )
-
-
-_LINES = {
-    'norm^2 naive': 'norm_sq/naive',
-    'norm^2 unbiased': 'norm_sq/unbiased',
-    'intrinsic naive': 'intrinsic_norm_sq/naive',
-    'intrinsic unbiased': 'intrinsic_norm_sq/unbiased',
-    'share before': 'share/before',
-    'share after': 'share/after',
-    'weight': 'weight',
-}
-
-
-def summarize(
-    gram_RxR: jax.Array,
-    weights_K: jax.Array,
-    *,
-    num_splits: int,
-    names: Sequence[str],
-    loss_shares_K: jax.Array | None = None,
-) -> Summary:
-  r"""The tasks' norms, shares, weights and cosines, as a dict and as a table.
-
-  Norms of rows are contributions to the update. An intrinsic norm is that of
-  the task's own normalized loss: the contribution over `loss_share ** 2`.
-
-  Unbiased norms need two splits: without, there are the naive ones, noise
-  included. Cosines are debiased as well where there are splits: of the
-  `'cross'` Gram matrix, which is right for tasks that share prompts too.
-
-  Args:
-    gram_RxR: `[K * S, K * S]`, task-major, of one step or a mean over steps.
-    weights_K: the weights of the correction.
-    num_splits: S.
-    names: K different names.
-    loss_shares_K: the share of a task's own loss in the batch loss, such as its
-      fraction of the tokens.
-
-  Returns:
-    A dict of floats that prints as a table, with the tags `norm_sq/naive/T`,
-    `norm_sq/unbiased/T`, `intrinsic_norm_sq/naive/T`,
-    `intrinsic_norm_sq/unbiased/T`, `share/before/T`, `share/after/T`,
-    `weight/T` for a task T, `cosine/T/U` for a pair in order, and `imbalance`:
-    the loudest squared norm over the quietest. What was not measured is absent;
-    what is undefined, such as a ratio to a norm not above 0, is NaN.
-
-  Raises:
-    ValueError: if sizes do not match, or two tasks have one name.
+    Yu et al., Gradient Surgery for Multi-Task Learning, 2020, arXiv:2001.06782
 
   >>> import jax.numpy as jnp
   >>> import gradlens as gl
-  >>> gram_RxR = jnp.array([[8., 4., 1., 0.], [4., 8., 0., 1.],
-  ...                       [1., 0., 2., 1.], [0., 1., 1., 2.]])
-  >>> print(gl.summarize(gram_RxR, jnp.array([0.5, 1.]), num_splits=2,
-  ...                    names=['code', 'math']))
-                    code   math
-  norm^2 naive        24      6
-  norm^2 unbiased     16      4
-  share before     0.765  0.235
-  share after        0.5    0.5
-  weight             0.5      1
-  cosine code          1      0
-  cosine math          0      1
-  imbalance 4: unbiased squared norm of code over math
+  >>> gram_KxK = jnp.array([[4., -3., 1.], [-3., 9., 0.], [1., 0., 2.]])
+  >>> print(gl.conflict_rate(gram_KxK).round(4))
+  0.3333
   """
-  gram_RxR = jnp.asarray(gram_RxR, jnp.float32)
-  weights_K = jnp.asarray(weights_K, jnp.float32)
-  num_rows = len(names) * num_splits
-  if gram_RxR.shape != (num_rows, num_rows) or weights_K.shape != (len(names),):
+  num_tasks = gram_KxK.shape[-1]
+  first, second = jnp.triu_indices(num_tasks, 1)
+  pairs = gram_KxK[..., first, second]
+  finite = jnp.isfinite(pairs)
+  return quotient(jnp.sum(finite & (pairs < 0), axis=-1), finite.sum(axis=-1))
+
+
+def imbalance(norms_sq_K: jax.Array) -> jax.Array:
+  """The largest squared norm of a task over the smallest.
+
+  .. warning:: Of noisy norms it is too large: over four equal tasks at 20%
+     noise its median is 1.5. Take norms averaged over steps, or `norm_ratios`
+     for an interval.
+
+  Args:
+    norms_sq_K: `[..., K]`, such as `squared_norms` of a mean Gram matrix.
+
+  Returns:
+    `[...]`; NaN where the smallest is not above 0.
+
+  >>> import jax.numpy as jnp
+  >>> import gradlens as gl
+  >>> gram_RxR = jnp.diag(jnp.array([8., 6., 2.]))
+  >>> print(gl.imbalance(gl.squared_norms(gram_RxR, 1, 'naive')))
+  4.0
+  """
+  norms_sq_K = jnp.asarray(norms_sq_K)
+  return quotient(norms_sq_K.max(axis=-1), norms_sq_K.min(axis=-1))
+
+
+def effective_rank(gram_KxK: jax.Array) -> jax.Array:
+  r"""In how many directions the tasks pull: the effective rank of their Gram.
+
+  With the eigenvalues :math:`\lambda` of G, those below 0 taken for 0:
+
+  .. math:: \exp\Big(-\sum_i p_i \log p_i\Big), \qquad
+    p_i = \lambda_i / \textstyle\sum_j \lambda_j
+
+  One loud task makes it 1. That of `cosines(gram_KxK)` counts directions
+  whatever the norms. That of the matrix of gradients itself, whose singular
+  values are the square roots of these, is larger.
+
+  Args:
+    gram_KxK: `[..., K, K]`.
+
+  Returns:
+    `[...]`, from 1 to K; NaN where no eigenvalue is above 0.
+
+  References:
+    Roy and Vetterli, The Effective Rank: A Measure of Effective Dimensionality,
+    2007
+
+  >>> import jax.numpy as jnp
+  >>> import gradlens as gl
+  >>> print(gl.effective_rank(jnp.diag(jnp.array([2., 2., 0.]))).round(4))
+  2.0
+  """
+  largest = jnp.max(jnp.abs(gram_KxK), axis=(-2, -1), keepdims=True)
+  unit_KxK = floor_gram(gram_KxK / jnp.where(largest > 0, largest, 1.0))
+  values_K = jnp.maximum(jnp.linalg.eigvalsh(unit_KxK), 0.0)
+  total = values_K.sum(axis=-1, keepdims=True)
+  parts_K = quotient(values_K, total)
+  return jnp.exp(jax.scipy.special.entr(parts_K).sum(axis=-1))
+
+
+class PromptNorms(NamedTuple):
+  """How the squared norms of a task's prompts are distributed.
+
+  Attributes:
+    quantiles_KxQ: `[..., K, Q]`, of the squared norms of single prompts.
+    top_share_K: `[..., K]`, the share of the largest ones in their sum.
+  """
+
+  quantiles_KxQ: jax.Array
+  top_share_K: jax.Array
+
+
+def prompt_norms(
+    gram_RxR: jax.Array,
+    num_prompts: int,
+    quantiles: Sequence[float] = (0.1, 0.5, 0.9, 0.99),
+    top: float = 0.01,
+) -> PromptNorms:
+  r"""Whether a task's gradient is made by many prompts or by a few.
+
+  For rows of one prompt each, `num_splits` being the prompts of a task. The
+  squared norm of a row is that of one prompt's contribution, completions summed
+  and sampling noise included.
+
+  The share of the top 1% is that of the :math:`\lceil 0.01 B \rceil` largest
+  squared norms in the sum over all B. With fewer than 100 prompts this is the
+  one largest, to be compared to :math:`1 / B`, which it is for equal norms, and
+  not to 1%.
+
+  Args:
+    gram_RxR: `[..., R, R]` with R = K * num_prompts. Over a run of steps, give
+      the Gram matrix of each: the axes in front are not pooled.
+    num_prompts: B, of every task.
+    quantiles: between 0 and 1, linear between order statistics.
+    top: the fraction of prompts that counts as the largest.
+
+  Returns:
+    `PromptNorms`; the share is NaN where all norms are zero.
+
+  Raises:
+    ValueError: if `num_prompts` does not divide R, or a fraction is not one.
+
+  >>> import jax.numpy as jnp
+  >>> import gradlens as gl
+  >>> gram_RxR = jnp.diag(jnp.array([1., 1., 1., 9.]))    # one task, 4 prompts
+  >>> norms = gl.prompt_norms(gram_RxR, num_prompts=4, quantiles=(0., 0.5, 1.))
+  >>> print(norms.quantiles_KxQ, norms.top_share_K)
+  [[1. 1. 9.]] [0.75]
+  """
+  num_rows = gram_RxR.shape[-1]
+  if num_prompts < 1 or num_rows % num_prompts:
     raise ValueError(
-        f'gram_RxR has shape {gram_RxR.shape} and weights_K {weights_K.shape} '
-        f'for {len(names)} names and num_splits={num_splits}'
+        f'gram_RxR has {num_rows} rows, which num_prompts={num_prompts} does '
+        'not divide: one row for each prompt'
     )
-  if len(set(names)) < len(names):
-    raise ValueError(f'every task needs a name of its own, got {list(names)}')
-
-  naive_KxK = best_KxK = task_gram(gram_RxR, num_splits)
-  columns = {
-      'share/before': shares(naive_KxK, jnp.ones(len(names))),
-      'share/after': shares(naive_KxK, weights_K),
-      'weight': weights_K,
-      'norm_sq/naive': jnp.diag(naive_KxK),
-  }
-  if num_splits > 1:
-    best_KxK = task_gram(gram_RxR, num_splits, 'cross')
-    columns['norm_sq/unbiased'] = jnp.diag(best_KxK)
-  if loss_shares_K is not None:
-    scale_K = jnp.square(jnp.asarray(loss_shares_K, jnp.float32))
-    columns |= {
-        f'intrinsic_{quantity}': _ratio(values_K, scale_K)
-        for quantity, values_K in columns.items()
-        if quantity.startswith('norm_sq')
-    }
-  scalars = {
-      f'{quantity}/{name}': float(value)
-      for quantity, values_K in columns.items()
-      for name, value in zip(names, values_K, strict=True)
-  }
-  cosines_KxK = np.asarray(cosines(best_KxK))
-  for i, j in zip(*np.triu_indices(len(names), 1), strict=True):
-    scalars[f'cosine/{names[i]}/{names[j]}'] = float(cosines_KxK[i, j])
-  norms_sq_K = jnp.diag(best_KxK)
-  scalars['imbalance'] = float(_ratio(norms_sq_K.max(), norms_sq_K.min()))
-  return Summary(scalars, names)
-
-
-def _ratio(value: jax.Array, by: jax.Array) -> jax.Array:
-  """`value / by`; NaN where `by` is not above 0."""
-  return jnp.where(by > 0, value / jnp.where(by > 0, by, 1.0), jnp.nan)
-
-
-def _number(value: float) -> str:
-  return 'n/a' if np.isnan(value) else f'{value:.3g}'
+  if not 0 < top <= 1 or not all(0 <= q <= 1 for q in quantiles):
+    raise ValueError(
+        f'top={top} and quantiles={tuple(quantiles)} are fractions'
+    )
+  norms_sq_R = jnp.diagonal(gram_RxR, axis1=-2, axis2=-1)
+  norms_sq_KxB = norms_sq_R.reshape(*norms_sq_R.shape[:-1], -1, num_prompts)
+  count = math.ceil(round(top * num_prompts, 6))
+  largest_KxB = jnp.sort(norms_sq_KxB, axis=-1)[..., num_prompts - count :]
+  quantiles_QxK = jnp.quantile(norms_sq_KxB, jnp.asarray(quantiles), axis=-1)
+  return PromptNorms(
+      jnp.moveaxis(quantiles_QxK, 0, -1),
+      quotient(largest_KxB.sum(axis=-1), norms_sq_KxB.sum(axis=-1)),
+  )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gradlens import diagnostics
+from gradlens import intervals
 from gradlens.report import history
 
 # Steps of a run resemble their neighbors, so an observation of the jackknife
@@ -125,7 +125,7 @@ def _interval(
   """Jackknife interval, NaN for fewer than two observations."""
   if arrays[0].shape[0] < 2:
     return math.nan, math.nan
-  _, low, high = diagnostics.jackknife(statistic, *arrays, level=level)
+  _, low, high = intervals.jackknife(statistic, *arrays, level=level)
   return float(low), float(high)
 
 
