@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradlens.estimates import floor_gram, quotient
+from gradlens.estimates import quotient
 
 
 def shares(gram_KxK: jax.Array, weights_K: jax.Array) -> jax.Array:
@@ -151,8 +151,9 @@ def effective_rank(gram_KxK: jax.Array) -> jax.Array:
   >>> print(gl.effective_rank(jnp.diag(jnp.array([2., 2., 0.]))).round(4))
   2.0
   """
+  # Solvers of some backends square the entries, which would overflow.
   largest = jnp.max(jnp.abs(gram_KxK), axis=(-2, -1), keepdims=True)
-  unit_KxK = floor_gram(gram_KxK / jnp.where(largest > 0, largest, 1.0))
+  unit_KxK = gram_KxK / jnp.where(largest > 0, largest, 1.0)
   values_K = jnp.maximum(jnp.linalg.eigvalsh(unit_KxK), 0.0)
   total = values_K.sum(axis=-1, keepdims=True)
   parts_K = quotient(values_K, total)
@@ -220,6 +221,7 @@ def prompt_norms(
     )
   norms_sq_R = jnp.diagonal(gram_RxR, axis1=-2, axis2=-1)
   norms_sq_KxB = norms_sq_R.reshape(*norms_sq_R.shape[:-1], -1, num_prompts)
+  # Rounded first: 0.07 * 100 is a little more than 7.
   count = math.ceil(round(top * num_prompts, 6))
   largest_KxB = jnp.sort(norms_sq_KxB, axis=-1)[..., num_prompts - count :]
   quantiles_QxK = jnp.quantile(norms_sq_KxB, jnp.asarray(quantiles), axis=-1)

@@ -141,12 +141,15 @@ class EffectiveRankTest(parameterized.TestCase):
 
 class PromptNormsTest(parameterized.TestCase):
 
-  @parameterized.parameters((1, 1), (99, 1), (100, 1), (101, 2), (250, 3))
-  def test_against_order_statistics(self, num_prompts, num_top):
+  @parameterized.parameters(
+      (1, 0.01, 1), (99, 0.01, 1), (100, 0.01, 1), (101, 0.01, 2),
+      (250, 0.01, 3), (100, 0.07, 7),
+  )
+  def test_against_order_statistics(self, num_prompts, top, num_top):
     lengths = np.random.default_rng(0).lognormal(size=(2, 2, num_prompts))
     gram = jnp.stack([jnp.diag(jnp.asarray(a.ravel())) for a in lengths])
-    got = jax.jit(gl.prompt_norms, static_argnums=(1, 2))(
-        gram, num_prompts, (0.0, 0.25, 0.9)
+    got = jax.jit(gl.prompt_norms, static_argnums=(1, 2, 3))(
+        gram, num_prompts, (0.0, 0.25, 0.9), top
     )
     np.testing.assert_allclose(
         got.quantiles_KxQ,
