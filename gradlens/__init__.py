@@ -20,7 +20,7 @@ from gradlens.estimates import (
     squared_norms,
 )
 from gradlens.gram import by_layer, gram, gram_blocks, task_gram
-from gradlens.intervals import jackknife
+from gradlens.intervals import jackknife, norm_ratios, over_steps
 from gradlens.partition import partition
 from gradlens.probe import Probe, Reading
 from gradlens.sketch import sketch
@@ -82,6 +82,8 @@ __all__ = [
     'mgda',
     'nash_mtl',
     'noise_trace',
+    'norm_ratios',
+    'over_steps',
     'partition',
     'pcgrad',
     'prompt_norms',
