@@ -6,33 +6,31 @@ from gradlens.check_taps import check_taps
 from gradlens.correct import Correction, correct
 from gradlens.decompose import task_value_and_grad
 from gradlens.diagnostics import (
-    adam_metric,
-    along,
-    block_proxies,
     conflict_rate,
     cosines,
     effective_rank,
-    metric_gram,
-    rank_correlation,
+    imbalance,
+    prompt_norms,
     shares,
-    shares_along,
 )
 from gradlens.estimates import (
     critical_batch_size,
     floor_gram,
     noise_trace,
-    prompt_norms,
-    signal_to_noise,
+    snr,
+    squared_norms,
 )
 from gradlens.gram import by_layer, gram, gram_blocks, task_gram
-from gradlens.intervals import jackknife
+from gradlens.intervals import jackknife, norm_ratios, over_steps
 from gradlens.partition import partition
 from gradlens.probe import Probe, Reading
+from gradlens.proxies import block_proxies, rank_correlation
 from gradlens.sketch import sketch
 from gradlens.state import CorrectState, task_weights
 from gradlens.summary import summarize
 from gradlens.tap import Shared, tap
 from gradlens.types import Stacked, Weighting
+from gradlens.updates import adam_metric, along, metric_gram, shares_along
 from gradlens.value_grad import value_grad_gram, value_grad_readings
 from gradlens.weightings import (
     aligned_mtl,
@@ -104,6 +102,7 @@ __all__ = [
     'gradvac',
     'gram',
     'gram_blocks',
+    'imbalance',
     'imtl_g',
     'jackknife',
     'krum',
@@ -114,6 +113,8 @@ __all__ = [
     'mt_grpo',
     'nash_mtl',
     'noise_trace',
+    'norm_ratios',
+    'over_steps',
     'partition',
     'pcgrad',
     'prompt_norms',
@@ -122,8 +123,9 @@ __all__ = [
     'sdmgrad',
     'shares',
     'shares_along',
-    'signal_to_noise',
     'sketch',
+    'snr',
+    'squared_norms',
     'stateless',
     'stch',
     'summarize',

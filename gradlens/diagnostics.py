@@ -1,13 +1,13 @@
-"""Diagnostics: how task gradients lie to each other, and to the update."""
+"""Diagnostics: what a Gram matrix says about the tasks, with its error."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from gradlens.gram import gram
-from gradlens.types import PyTree
+from gradlens.estimates import quotient
 
 
 def shares(gram_KxK: jax.Array, weights_K: jax.Array) -> jax.Array:
@@ -42,7 +42,15 @@ def shares(gram_KxK: jax.Array, weights_K: jax.Array) -> jax.Array:
 def cosines(gram_KxK: jax.Array) -> jax.Array:
   """The cosine of every pair of tasks; NaN where a squared norm is not above 0.
 
-  Of a debiased Gram matrix, single values may lie outside [-1, 1].
+  Debiased cosines are those of `task_gram(gram_RxR, S, 'cross')`: noise of a
+  split is multiplied by none of its own. Single values may lie outside [-1, 1].
+  Cosines by block are `jax.tree.map(gl.cosines, grams)`.
+
+  Args:
+    gram_KxK: `[..., K, K]`.
+
+  Returns:
+    `[..., K, K]`.
 
   >>> import jax.numpy as jnp
   >>> import gradlens as gl
@@ -50,253 +58,174 @@ def cosines(gram_KxK: jax.Array) -> jax.Array:
   [[ 1.  -0.5]
    [-0.5  1. ]]
   """
-  norms_sq_K = jnp.diag(gram_KxK)
+  norms_sq_K = jnp.diagonal(gram_KxK, axis1=-2, axis2=-1)
   present_K = norms_sq_K > 0
   norms_K = jnp.sqrt(jnp.where(present_K, norms_sq_K, 1.0))
-  cosines_KxK = gram_KxK / norms_K[:, None] / norms_K[None, :]
-  defined_KxK = present_K[:, None] & present_K[None, :]
+  cosines_KxK = gram_KxK / norms_K[..., :, None] / norms_K[..., None, :]
+  defined_KxK = present_K[..., :, None] & present_K[..., None, :]
   return jnp.where(defined_KxK, cosines_KxK, jnp.nan)
 
 
 def conflict_rate(gram_KxK: jax.Array) -> jax.Array:
-  """The share of pairs of tasks whose gradients have a negative product.
+  r"""The share of pairs of tasks whose gradients have a negative product.
 
-  Args:
-    gram_KxK: `[..., K, K]`, best of kind `'cross'`: noise that two tasks share
-      hides a conflict.
+  .. math:: \frac{2}{K (K - 1)} \sum_{k < l} [G_{kl} < 0]
 
-  Returns:
-    `[...]`, between 0 and 1; NaN for one task.
+  By block it is `jax.tree.map(gl.conflict_rate, grams)`: tasks that are nearly
+  orthogonal as a whole may conflict in single layers.
 
-  >>> import jax.numpy as jnp
-  >>> import gradlens as gl
-  >>> print(gl.conflict_rate(jnp.array(
-  ...     [[1., -1., 0.], [-1., 2., 1.], [0., 1., 1.]])).round(3))
-  0.333
-  """
-  num_tasks = gram_KxK.shape[-1]
-  pairs = num_tasks * (num_tasks - 1)
-  own_KxK = jnp.broadcast_to(jnp.eye(num_tasks, dtype=bool), gram_KxK.shape)
-  conflicts = jnp.sum((gram_KxK < 0) & ~own_KxK, axis=(-2, -1))
-  return conflicts / pairs if pairs else jnp.full(conflicts.shape, jnp.nan)
-
-
-def effective_rank(gram_KxK: jax.Array) -> jax.Array:
-  r"""How many directions the tasks' gradients take, between 1 and K.
-
-  The exponential of the entropy of the eigenvalues' shares:
-
-  .. math:: \exp\Big(-\sum_i p_i \log p_i\Big), \qquad
-    p_i = \frac{\lambda_i}{\sum_j \lambda_j}
-
-  with negative eigenvalues, which a debiased Gram matrix may have, as 0.
+  .. warning:: Between orthogonal tasks noise alone gives 0.5, which debiasing
+     does not remove: the sign of a product is no average. Take the Gram matrix
+     as a mean over steps, `'cross'` where tasks share prompts.
 
   Args:
     gram_KxK: `[..., K, K]`.
 
   Returns:
-    `[...]`; 0 for gradients that are all zero.
+    `[...]`, between 0 and 1. Pairs that are not finite are left out; NaN where
+    no pair is left.
 
   References:
-    Roy and Vetterli, The Effective Rank, 2007 (of singular values; this one is
-    of their squares, the eigenvalues of the Gram matrix)
+    Yu et al., Gradient Surgery for Multi-Task Learning, 2020, arXiv:2001.06782
 
   >>> import jax.numpy as jnp
   >>> import gradlens as gl
-  >>> print(f'{gl.effective_rank(jnp.eye(3)):.3f}')
-  3.000
+  >>> gram_KxK = jnp.array([[4., -3., 1.], [-3., 9., 0.], [1., 0., 2.]])
+  >>> print(gl.conflict_rate(gram_KxK).round(4))
+  0.3333
   """
-  values_K = jnp.maximum(jnp.linalg.eigvalsh(gram_KxK), 0.0)
+  num_tasks = gram_KxK.shape[-1]
+  first, second = jnp.triu_indices(num_tasks, 1)
+  pairs = gram_KxK[..., first, second]
+  finite = jnp.isfinite(pairs)
+  return quotient(jnp.sum(finite & (pairs < 0), axis=-1), finite.sum(axis=-1))
+
+
+def imbalance(norms_sq_K: jax.Array) -> jax.Array:
+  """The largest squared norm of a task over the smallest.
+
+  .. warning:: Of noisy norms it is too large: over four equal tasks at 20%
+     noise its median is 1.5. Take norms averaged over steps, or `norm_ratios`
+     for an interval.
+
+  Args:
+    norms_sq_K: `[..., K]`, such as `squared_norms` of a mean Gram matrix.
+
+  Returns:
+    `[...]`; NaN where the smallest is not above 0.
+
+  >>> import jax.numpy as jnp
+  >>> import gradlens as gl
+  >>> gram_RxR = jnp.diag(jnp.array([8., 6., 2.]))
+  >>> print(gl.imbalance(gl.squared_norms(gram_RxR, 1, 'naive')))
+  4.0
+  """
+  norms_sq_K = jnp.asarray(norms_sq_K)
+  return quotient(norms_sq_K.max(axis=-1), norms_sq_K.min(axis=-1))
+
+
+def effective_rank(gram_KxK: jax.Array) -> jax.Array:
+  r"""In how many directions the tasks pull: the effective rank of their Gram.
+
+  With the eigenvalues :math:`\lambda` of G, those below 0 taken for 0:
+
+  .. math:: \exp\Big(-\sum_i p_i \log p_i\Big), \qquad
+    p_i = \lambda_i / \textstyle\sum_j \lambda_j
+
+  One loud task makes it 1. That of `cosines(gram_KxK)` counts directions
+  whatever the norms. That of the matrix of gradients itself, whose singular
+  values are the square roots of these, is larger.
+
+  Args:
+    gram_KxK: `[..., K, K]`.
+
+  Returns:
+    `[...]`, from 1 to K; NaN where no eigenvalue is above 0.
+
+  References:
+    Roy and Vetterli, The Effective Rank: A Measure of Effective Dimensionality,
+    2007
+
+  >>> import jax.numpy as jnp
+  >>> import gradlens as gl
+  >>> print(gl.effective_rank(jnp.diag(jnp.array([2., 2., 0.]))).round(4))
+  2.0
+  """
+  # Solvers of some backends square the entries, which would overflow.
+  largest = jnp.max(jnp.abs(gram_KxK), axis=(-2, -1), keepdims=True)
+  unit_KxK = gram_KxK / jnp.where(largest > 0, largest, 1.0)
+  values_K = jnp.maximum(jnp.linalg.eigvalsh(unit_KxK), 0.0)
   total = values_K.sum(axis=-1, keepdims=True)
-  shares_K = values_K / jnp.where(total > 0, total, 1.0)
-  present_K = shares_K > 0
-  entropy = -jnp.sum(
-      shares_K * jnp.log(jnp.where(present_K, shares_K, 1.0)), axis=-1
-  )
-  return jnp.where(total[..., 0] > 0, jnp.exp(entropy), 0.0)
+  parts_K = quotient(values_K, total)
+  return jnp.exp(jax.scipy.special.entr(parts_K).sum(axis=-1))
 
 
-def along(grads_RxP: PyTree, direction: PyTree) -> jax.Array:
-  r"""Products of every row with one direction, such as an update.
+class PromptNorms(NamedTuple):
+  """How the squared norms of a task's prompts are distributed.
 
-  With the change of the parameters, `-along(...)` is the first-order gain of
-  each row: how much the update lowers its loss, in the loss's units.
-
-  .. math:: a_r = \langle g_r, d \rangle
-
-  Args:
-    grads_RxP: leaves `[R, *param]`.
-    direction: leaves `[*param]`.
-
-  Returns:
-    `[R]`, float32.
-
-  >>> import jax.numpy as jnp
-  >>> import gradlens as gl
-  >>> grads_RxP = jnp.array([[1., 0.], [2., 1.]])
-  >>> print(gl.along(grads_RxP, jnp.array([-0.1, 0.1])))
-  [-0.1 -0.1]
+  Attributes:
+    quantiles_KxQ: `[..., K, Q]`, of the squared norms of single prompts.
+    top_share_K: `[..., K]`, the share of the largest ones in their sum.
   """
-  products = jax.tree.map(
-      lambda rows, d: jnp.tensordot(
-          rows, d, axes=d.ndim, precision=jax.lax.Precision.HIGHEST,
-          preferred_element_type=jnp.float32,
-      ),
-      grads_RxP, direction,
-  )
-  return sum(jax.tree.leaves(products))
+
+  quantiles_KxQ: jax.Array
+  top_share_K: jax.Array
 
 
-def shares_along(along_K: jax.Array) -> jax.Array:
-  r"""Every task's share of what an update does to the joint loss.
+def prompt_norms(
+    gram_RxR: jax.Array,
+    num_prompts: int,
+    quantiles: Sequence[float] = (0.1, 0.5, 0.9, 0.99),
+    top: float = 0.01,
+) -> PromptNorms:
+  r"""Whether a task's gradient is made by many prompts or by a few.
 
-  .. math:: \frac{\langle g_k, \Delta\theta \rangle}
-    {\sum_j \langle g_j, \Delta\theta \rangle}
+  For rows of one prompt each, `num_splits` being the prompts of a task. The
+  squared norm of a row is that of one prompt's contribution, completions summed
+  and sampling noise included.
 
-  With the change that the optimizer made, these are the shares after it: Adam
-  turns the update, and what a correction gave may be lost.
-
-  Args:
-    along_K: from `along` with the change of the parameters, summed over splits.
-
-  Returns:
-    `[K]`, of sum 1; NaN if the joint loss does not change to first order.
-
-  >>> import jax.numpy as jnp
-  >>> import gradlens as gl
-  >>> print(gl.shares_along(jnp.array([-3., -1.])))
-  [0.75 0.25]
-  """
-  total = jnp.sum(along_K)
-  moves = total != 0
-  return jnp.where(moves, along_K / jnp.where(moves, total, 1.0), jnp.nan)
-
-
-def adam_metric(state: PyTree, eps: float = 1e-8, b2: float = 0.999) -> PyTree:
-  r"""The diagonal by which Adam multiplies a gradient, from its state.
-
-  .. math:: m = \frac{1}{\sqrt{\hat\nu} + \epsilon}, \qquad
-    \hat\nu = \frac{\nu}{1 - b_2^t}
+  The share of the top 1% is that of the :math:`\lceil 0.01 B \rceil` largest
+  squared norms in the sum over all B. With fewer than 100 prompts this is the
+  one largest, to be compared to :math:`1 / B`, which it is for equal norms, and
+  not to 1%.
 
   Args:
-    state: any optax state with one `optax.ScaleByAdamState` in it.
-    eps: of the optimizer.
-    b2: of the optimizer.
+    gram_RxR: `[..., R, R]` with R = K * num_prompts. Over a run of steps, give
+      the Gram matrix of each: the axes in front are not pooled.
+    num_prompts: B, of every task.
+    quantiles: between 0 and 1, linear between order statistics.
+    top: the fraction of prompts that counts as the largest.
 
   Returns:
-    A pytree like the parameters. Before the first step, when nothing is known,
-    it is ones.
+    `PromptNorms`; the share is NaN where all norms are zero.
 
   Raises:
-    ValueError: if there is no Adam in `state`, or more than one.
+    ValueError: if `num_prompts` does not divide R, or a fraction is not one.
 
   >>> import jax.numpy as jnp
-  >>> import optax
   >>> import gradlens as gl
-  >>> tx = optax.adam(1e-3)
-  >>> _, state = tx.update(jnp.array([0.1, 2.]), tx.init(jnp.zeros(2)))
-  >>> print(gl.adam_metric(state).round(3))
-  [10.   0.5]
+  >>> gram_RxR = jnp.diag(jnp.array([1., 1., 1., 9.]))    # one task, 4 prompts
+  >>> norms = gl.prompt_norms(gram_RxR, num_prompts=4, quantiles=(0., 0.5, 1.))
+  >>> print(norms.quantiles_KxQ, norms.top_share_K)
+  [[1. 1. 9.]] [0.75]
   """
-
-  def is_adam(node):
-    return isinstance(node, optax.ScaleByAdamState)
-
-  found = [n for n in jax.tree.leaves(state, is_leaf=is_adam) if is_adam(n)]
-  if len(found) != 1:
-    raise ValueError(f'the state holds {len(found)} states of Adam, not one')
-  (adam,) = found
-  started = adam.count > 0
-  correction = jnp.where(started, 1 - b2**adam.count, 1.0)
-  return jax.tree.map(
-      lambda nu: jnp.where(
-          started, 1 / (jnp.sqrt(nu / correction) + eps), 1.0
-      ),
-      adam.nu,
+  num_rows = gram_RxR.shape[-1]
+  if num_prompts < 1 or num_rows % num_prompts:
+    raise ValueError(
+        f'gram_RxR has {num_rows} rows, which num_prompts={num_prompts} does '
+        'not divide: one row for each prompt'
+    )
+  if not 0 < top <= 1 or not all(0 <= q <= 1 for q in quantiles):
+    raise ValueError(
+        f'top={top} and quantiles={tuple(quantiles)} are fractions'
+    )
+  norms_sq_R = jnp.diagonal(gram_RxR, axis1=-2, axis2=-1)
+  norms_sq_KxB = norms_sq_R.reshape(*norms_sq_R.shape[:-1], -1, num_prompts)
+  # Rounded first: 0.07 * 100 is a little more than 7.
+  count = math.ceil(round(top * num_prompts, 6))
+  largest_KxB = jnp.sort(norms_sq_KxB, axis=-1)[..., num_prompts - count :]
+  quantiles_QxK = jnp.quantile(norms_sq_KxB, jnp.asarray(quantiles), axis=-1)
+  return PromptNorms(
+      jnp.moveaxis(quantiles_QxK, 0, -1),
+      quotient(largest_KxB.sum(axis=-1), norms_sq_KxB.sum(axis=-1)),
   )
-
-
-def metric_gram(grads_RxP: PyTree, metric: PyTree) -> jax.Array:
-  r"""The Gram matrix in a diagonal metric, such as that of `adam_metric`.
-
-  .. math:: G_{rs} = \langle g_r, m \odot g_s \rangle
-
-  Args:
-    grads_RxP: leaves `[R, *param]`.
-    metric: leaves `[*param]`, not negative.
-
-  Returns:
-    `[R, R]`, float32.
-
-  >>> import jax.numpy as jnp
-  >>> import gradlens as gl
-  >>> grads_RxP = jnp.array([[1., 1.], [1., -1.]])
-  >>> print(gl.metric_gram(grads_RxP, jnp.array([3., 1.])).round(4))
-  [[4. 2.]
-   [2. 4.]]
-  """
-  return gram(jax.tree.map(
-      lambda rows, m: rows * jnp.sqrt(m)[None], grads_RxP, metric
-  ))
-
-
-def rank_correlation(x: jax.Array, y: jax.Array) -> jax.Array:
-  r"""Spearman's rank correlation over the last axis; equal values share ranks.
-
-  Args:
-    x: `[..., N]`.
-    y: `[..., N]`.
-
-  Returns:
-    `[...]`, between -1 and 1; NaN where one of them is constant.
-
-  References:
-    Spearman, The Proof and Measurement of Association between Two Things, 1904
-
-  >>> import jax.numpy as jnp
-  >>> import gradlens as gl
-  >>> print(gl.rank_correlation(
-  ...     jnp.array([1., 2., 3.]), jnp.array([10., 30., 20.])).round(4))
-  0.5
-  """
-
-  def centered_ranks(values):
-    below = values[..., None, :] < values[..., :, None]
-    equal = values[..., None, :] == values[..., :, None]
-    ranks = below.sum(axis=-1) + (equal.sum(axis=-1) - 1) / 2
-    return ranks - ranks.mean(axis=-1, keepdims=True)
-
-  x, y = centered_ranks(x), centered_ranks(y)
-  products = jnp.sum(x * y, axis=-1)
-  lengths = jnp.sqrt(jnp.sum(x**2, axis=-1) * jnp.sum(y**2, axis=-1))
-  defined = lengths > 0
-  return jnp.where(defined, products / jnp.where(defined, lengths, 1), jnp.nan)
-
-
-def block_proxies(
-    norms_sq: Mapping[str, jax.Array]
-) -> dict[str, jax.Array]:
-  """How faithfully each block ranks the tasks' squared norms, over steps.
-
-  Which block could stand for the whole gradient? The rank correlation, task by
-  task over the steps, of a block's squared norms with the sum over all blocks.
-
-  Args:
-    norms_sq: by block, `[T, K]` of T steps, unbiased where there are splits.
-
-  Returns:
-    By block, `[K]`.
-
-  >>> import jax.numpy as jnp
-  >>> import gradlens as gl
-  >>> norms_sq = {'a': jnp.array([[1.], [2.], [9.]]),
-  ...             'b': jnp.array([[1.], [3.], [2.]])}
-  >>> proxies = gl.block_proxies(norms_sq)
-  >>> print(proxies['a'].round(2), proxies['b'].round(2))
-  [1.] [0.5]
-  """
-  whole_TxK = sum(norms_sq.values())
-  return {
-      name: rank_correlation(own_TxK.T, whole_TxK.T)
-      for name, own_TxK in norms_sq.items()
-  }

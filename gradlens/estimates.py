@@ -1,77 +1,144 @@
-"""Estimates: signal and noise of task gradients, from splits of their prompts.
+"""Estimates: what a Gram matrix of noisy rows says about the true gradients."""
 
-Functions take the Gram matrix of rows of one step, or a mean of them over
-steps: products are unbiased, their ratios are not. Average first.
-"""
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradlens.gram import task_gram
 
 
 def floor_gram(gram_KxK: jax.Array, floor: float = 0.0) -> jax.Array:
-  r"""Raises the eigenvalues of a Gram matrix to a floor.
+  r"""The nearest Gram matrix whose eigenvalues are at least a floor.
 
-  A debiased Gram matrix may be indefinite, which no gradients have. The result
-  is the nearest matrix (in Frobenius norm) whose eigenvalues are all at least
+  A debiased Gram matrix may be indefinite; that of actual gradients is not.
+  With :math:`\tfrac{1}{2}(G + G^\top) = V \operatorname{diag}(\lambda) V^\top`:
 
-  .. math:: \text{floor} \cdot \frac{\max(\operatorname{tr} G, 0)}{K}
+  .. math::
+    V \operatorname{diag}\big(\max(\lambda,\ \text{floor} \cdot
+    \max(\operatorname{tr} G, 0) / K)\big) V^\top
+
+  Computed in units of the largest entry, for gradients of any scale between
+  1e-10 and 1e10. Eigenvalues are known up to K times the rounding of float32,
+  relative to that entry; closer to the floor than this they stay as they are,
+  so that a Gram matrix of actual gradients is returned unchanged, small rows
+  beside large ones too.
 
   Args:
-    gram_KxK: `[..., K, K]`, of any scale between 1e-20 and 1e20.
-    floor: in units of the mean eigenvalue; 0 makes it positive semidefinite.
+    gram_KxK: `[..., K, K]`.
+    floor: the least eigenvalue, in units of the mean eigenvalue.
 
   Returns:
-    `[..., K, K]`, symmetric, float32.
+    `[..., K, K]`, float32, symmetric; positive semidefinite up to rounding,
+    with no entry below 0 on the diagonal. Not finite where `gram_KxK` is not.
 
   Raises:
-    ValueError: if `floor` is negative.
+    ValueError: if the floor is not between 0 and 1.
 
   References:
-    Higham, Computing a Nearest Symmetric Positive Semidefinite Matrix, 1988
+    Higham, Computing a nearest symmetric positive semidefinite matrix, 1988
 
   >>> import jax.numpy as jnp
   >>> import gradlens as gl
-  >>> print(gl.floor_gram(jnp.array([[3., 0.], [0., -1.]]), floor=0.5).round(4))
-  [[3.  0. ]
-   [0.  0.5]]
+  >>> gram_KxK = jnp.array([[1., 3.], [3., 1.]])    # eigenvalues 4 and -2
+  >>> print(gl.floor_gram(gram_KxK).round(4))
+  [[2. 2.]
+   [2. 2.]]
   """
-  if floor < 0:
-    raise ValueError(f'floor={floor} must not be negative')
+  if not 0 <= floor <= 1:
+    raise ValueError(f'floor={floor} must lie between 0 and 1')
   gram_KxK = jnp.asarray(gram_KxK, jnp.float32)
-  # By its largest entry, or squares of 1e20 would overflow.
+  gram_KxK = (gram_KxK + jnp.swapaxes(gram_KxK, -2, -1)) / 2
+  num_tasks = gram_KxK.shape[-1]
   largest = jnp.max(jnp.abs(gram_KxK), axis=(-2, -1), keepdims=True)
-  scale = jnp.where(largest > 0, largest, 1.0)
-  scaled_KxK = gram_KxK / scale
-  scaled_KxK = (scaled_KxK + jnp.swapaxes(scaled_KxK, -1, -2)) / 2
-  values_K, vectors_KxK = jnp.linalg.eigh(scaled_KxK)
+  unit = jnp.where(largest > 0, largest, 1.0)
+  values_K, vectors_KxK = jnp.linalg.eigh(gram_KxK / unit)
   mean = jnp.mean(values_K, axis=-1, keepdims=True)
-  raised_K = jnp.maximum(values_K, floor * jnp.maximum(mean, 0.0))
-  product_KxK = jnp.einsum(
-      '...ik,...k,...jk->...ij', vectors_KxK, raised_K, vectors_KxK,
+  missing_K = floor * jnp.maximum(mean, 0.0) - values_K
+  rounding = num_tasks * jnp.finfo(jnp.float32).eps
+  added_K = jnp.where(missing_K > rounding, missing_K, 0.0)
+  added_KxK = jnp.einsum(
+      '...ik,...k,...jk->...ij', vectors_KxK, added_K, vectors_KxK,
       precision=jax.lax.Precision.HIGHEST,
   )
-  return product_KxK * scale
+  # Added to the matrix as it came: in units of the largest entry, products of
+  # the smallest rows would underflow.
+  raised_KxK = gram_KxK + unit * (
+      added_KxK + jnp.swapaxes(added_KxK, -2, -1)
+  ) / 2
+  # Beside a large row, the sign of a small one is below rounding.
+  own_KxK = jnp.broadcast_to(jnp.eye(num_tasks, dtype=bool), gram_KxK.shape)
+  return jnp.where(own_KxK & (raised_KxK < 0), 0.0, raised_KxK)
+
+
+def squared_norms(
+    gram_RxR: jax.Array, num_splits: int, kind: str = 'unbiased'
+) -> jax.Array:
+  r"""The squared norm of every task's gradient.
+
+  The diagonal of `task_gram`. In expectation, for independent splits and with
+  :math:`\Sigma_k` the covariance of the task's gradient estimate:
+
+  .. math::
+    \mathbb{E}\,\text{naive}_k = \|g_k\|^2 + \operatorname{tr} \Sigma_k, \qquad
+    \mathbb{E}\,\text{unbiased}_k = \|g_k\|^2
+
+  A single unbiased value may be negative. Its variance falls with the number of
+  splits to a limit, at most to half; for normal noise
+
+  .. math::
+    \operatorname{Var} \text{unbiased}_k = 4\, g_k^\top \Sigma_k\, g_k
+    + \frac{2 S}{S - 1} \operatorname{tr} \Sigma_k^2
+
+  Args:
+    gram_RxR: `[..., R, R]`, task-major rows.
+    num_splits: S.
+    kind: as in `task_gram`.
+
+  Returns:
+    `[..., K]`, the dtype of `gram_RxR`.
+
+  Raises:
+    ValueError: as `task_gram`; the unbiased one needs two splits.
+
+  References:
+    Hoeffding, A Class of Statistics with Asymptotically Normal Distribution,
+    1948
+
+  >>> import jax.numpy as jnp
+  >>> import gradlens as gl
+  >>> gram_RxR = jnp.array([[5., 1.], [1., 5.]])    # one task, two noisy halves
+  >>> print(gl.squared_norms(gram_RxR, 2))
+  [4.]
+  >>> print(gl.squared_norms(gram_RxR, 2, 'naive'))
+  [12.]
+  """
+  gram_KxK = task_gram(gram_RxR, num_splits, kind)
+  return jnp.diagonal(gram_KxK, axis1=-2, axis2=-1)
 
 
 def noise_trace(gram_RxR: jax.Array, num_splits: int) -> jax.Array:
-  r"""The variance of every task's gradient: the trace of its covariance.
+  r"""The trace of the covariance of every task's gradient estimate.
 
-  What the naive squared norm has too much, estimated without bias:
+  What the noise adds to the naive squared norm, from the spread of a task's
+  rows :math:`g_{ks}` around their mean; unbiased for independent splits:
 
-  .. math:: \operatorname{tr} \Sigma_k =
-    \text{naive}_{kk} - \text{unbiased}_{kk}
+  .. math::
+    \widehat{\operatorname{tr} \Sigma_k}
+    = \text{naive}_k - \text{unbiased}_k
+    = \frac{S}{S-1} \sum_s \|g_{ks} - \tfrac{1}{S} g_k\|^2
 
   Args:
-    gram_RxR: `[..., R, R]`.
-    num_splits: S, 2 or more.
+    gram_RxR: `[..., R, R]`, task-major rows.
+    num_splits: S, two or more.
 
   Returns:
-    `[..., K]`; a single value may be negative.
+    `[..., K]`, not below 0, in units of a squared norm. It is known up to
+    rounding of the naive squared norm, 1e-7 of it in float32.
 
   Raises:
-    ValueError: as `task_gram` for the unbiased kind.
+    ValueError: as `task_gram`.
 
   >>> import jax.numpy as jnp
   >>> import gradlens as gl
@@ -79,64 +146,73 @@ def noise_trace(gram_RxR: jax.Array, num_splits: int) -> jax.Array:
   >>> print(gl.noise_trace(gram_RxR, 2))
   [8.]
   """
-  return _norms_sq(gram_RxR, num_splits, 'naive') - _norms_sq(
-      gram_RxR, num_splits, 'unbiased'
-  )
+  naive_K = squared_norms(gram_RxR, num_splits, 'naive')
+  return jnp.maximum(naive_K - squared_norms(gram_RxR, num_splits), 0.0)
 
 
-def signal_to_noise(gram_RxR: jax.Array, num_splits: int) -> jax.Array:
-  r"""The squared norm of every task's gradient over the variance of it.
+def snr(gram_RxR: jax.Array, num_splits: int) -> jax.Array:
+  r"""The signal-to-noise ratio of every task's gradient estimate, in power.
 
-  .. math:: \text{SNR}_k =
-    \frac{\text{unbiased}_{kk}}{\operatorname{tr} \Sigma_k}
+  .. math:: \text{snr}_k = \text{unbiased}_k / \widehat{\operatorname{tr}
+    \Sigma_k}
 
-  Below 1, most of a gradient's squared length is noise.
+  At 1 half of the naive squared norm is noise. Of a single step it is a noisy
+  ratio: give the mean of Gram matrices over steps.
 
   Args:
-    gram_RxR: `[..., R, R]`, best a mean over steps.
-    num_splits: S, 2 or more.
+    gram_RxR: `[..., R, R]`, task-major rows.
+    num_splits: S, two or more.
 
   Returns:
-    `[..., K]`; NaN where the noise is not above 0.
+    `[..., K]`. Negative where the unbiased squared norm is; NaN where the noise
+    trace is not above 0.
 
   Raises:
-    ValueError: as `task_gram` for the unbiased kind.
+    ValueError: as `task_gram`.
 
   >>> import jax.numpy as jnp
   >>> import gradlens as gl
-  >>> print(gl.signal_to_noise(jnp.array([[5., 1.], [1., 5.]]), 2))
+  >>> gram_RxR = jnp.array([[5., 1.], [1., 5.]])
+  >>> print(gl.snr(gram_RxR, 2))
   [0.5]
   """
-  return _ratio(
-      _norms_sq(gram_RxR, num_splits, 'unbiased'),
-      noise_trace(gram_RxR, num_splits),
+  return quotient(
+      squared_norms(gram_RxR, num_splits), noise_trace(gram_RxR, num_splits)
   )
 
 
 def critical_batch_size(
-    gram_RxR: jax.Array, num_splits: int, prompts_per_task: int
+    gram_RxR: jax.Array, num_splits: int, num_prompts: int | Sequence[int]
 ) -> jax.Array:
-  r"""How many prompts of a task make signal and noise equal.
+  r"""Every task's critical batch size, in prompts: the simple noise scale.
 
-  The simple noise scale, the variance of one prompt's gradient over the squared
-  norm of the mean. With B prompts in the estimate it is
+  .. math::
+    B_k = \frac{\operatorname{tr} \Sigma_k^{(1)}}{\|g_k\|^2}
+    = \text{num\_prompts}_k \cdot \frac{\widehat{\operatorname{tr} \Sigma_k}}
+      {\text{unbiased}_k}
 
-  .. math:: B_k^* = B \cdot
-    \frac{\operatorname{tr} \Sigma_k}{\text{unbiased}_{kk}}
+  with :math:`\Sigma_k^{(1)}` the covariance of the gradient of one prompt, its
+  completions averaged. Well below it, twice the prompts are worth twice the
+  steps; well above, they are worth little. It does not change with the scale of
+  the loss, nor with the task's share of it.
 
-  Batches much smaller are mostly noise, and learn in proportion to their size;
-  much larger ones gain little.
+  .. warning:: The simple noise scale takes the Hessian for a multiple of the
+     identity. It belongs to plain gradient descent, at these parameters, and to
+     the gradient of one task alone. Prompts of which all completions have one
+     reward count as prompts, with a gradient of zero.
 
   Args:
-    gram_RxR: `[..., R, R]`, best a mean over steps.
-    num_splits: S, 2 or more.
-    prompts_per_task: B, of all splits together.
+    gram_RxR: `[..., R, R]`, task-major rows, of one step or (better) a mean.
+    num_splits: S, two or more.
+    num_prompts: the prompts of a task in the batch; K of them if they differ.
 
   Returns:
-    `[..., K]`, in prompts; NaN where the squared norm is not above 0.
+    `[..., K]`; NaN where the unbiased squared norm is not above 0: then the
+    signal was not found, and a larger batch is needed to say how large.
 
   Raises:
-    ValueError: as `task_gram` for the unbiased kind.
+    ValueError: as `task_gram`; and where the splits cannot hold equally many
+      prompts, since S does not divide `num_prompts`.
 
   References:
     McCandlish et al., An Empirical Model of Large-Batch Training, 2018,
@@ -144,61 +220,28 @@ def critical_batch_size(
 
   >>> import jax.numpy as jnp
   >>> import gradlens as gl
-  >>> gram_RxR = jnp.array([[5., 1.], [1., 5.]])
-  >>> print(gl.critical_batch_size(gram_RxR, 2, prompts_per_task=16))
+  >>> gram_RxR = jnp.array([[5., 1.], [1., 5.]])    # norm^2 4, noise trace 8
+  >>> print(gl.critical_batch_size(gram_RxR, 2, num_prompts=16))
   [32.]
   """
   noise_K = noise_trace(gram_RxR, num_splits)
-  return prompts_per_task * _ratio(
-      noise_K, _norms_sq(gram_RxR, num_splits, 'unbiased')
-  )
-
-
-def prompt_norms(
-    gram_RxR: jax.Array, num_prompts: int, quantiles: tuple[float, ...]
-) -> tuple[jax.Array, jax.Array]:
-  """How a task's squared norms are spread over its prompts, one a split.
-
-  Args:
-    gram_RxR: `[K * B, K * B]`, with a row for every prompt.
-    num_prompts: B.
-    quantiles: between 0 and 1.
-
-  Returns:
-    The quantiles of the prompts' own squared norms, `[K, len(quantiles)]`; and
-    the share that the largest 1% of the prompts have in their sum, `[K]`. Fewer
-    than 100 prompts have no 1%: it is then the share of the largest one.
-
-  Raises:
-    ValueError: if `num_prompts` does not divide the rows.
-
-  >>> import jax.numpy as jnp
-  >>> import gradlens as gl
-  >>> gram_RxR = jnp.diag(jnp.array([1., 1., 2., 4.]))
-  >>> quantiles_KxQ, top_K = gl.prompt_norms(gram_RxR, 4, (0., 0.5))
-  >>> print(quantiles_KxQ, top_K)
-  [[1.  1.5]] [0.5]
-  """
-  num_rows = gram_RxR.shape[-1]
-  if num_prompts < 1 or num_rows % num_prompts:
+  prompts_K = np.asarray(num_prompts)
+  if prompts_K.shape not in ((), noise_K.shape[-1:]):
     raise ValueError(
-        f'gram_RxR has {num_rows} rows, which num_prompts={num_prompts} does '
-        'not divide'
+        f'num_prompts has shape {prompts_K.shape} for {noise_K.shape[-1]} tasks'
     )
-  norms_sq_KxB = jnp.diag(gram_RxR).reshape(-1, num_prompts)
-  top = max(1, num_prompts // 100)
-  largest_K = jnp.sort(norms_sq_KxB, axis=1)[:, -top:].sum(axis=1)
-  return (
-      jnp.quantile(norms_sq_KxB, jnp.array(quantiles), axis=1).T,
-      _ratio(largest_K, norms_sq_KxB.sum(axis=1)),
+  if (prompts_K < 1).any() or (prompts_K % num_splits).any():
+    raise ValueError(
+        f'num_prompts={num_prompts} must be a positive multiple of num_splits='
+        f'{num_splits}: splits of unequal size are not one estimate each'
+    )
+  prompts_K = jnp.broadcast_to(
+      jnp.asarray(prompts_K, noise_K.dtype), noise_K.shape
   )
+  scale_K = quotient(noise_K, squared_norms(gram_RxR, num_splits))
+  return prompts_K * scale_K
 
 
-def _norms_sq(gram_RxR: jax.Array, num_splits: int, kind: str) -> jax.Array:
-  gram_KxK = task_gram(gram_RxR, num_splits, kind)
-  return jnp.diagonal(gram_KxK, axis1=-2, axis2=-1)
-
-
-def _ratio(value: jax.Array, by: jax.Array) -> jax.Array:
+def quotient(value: jax.Array, by: jax.Array) -> jax.Array:
   """`value / by`; NaN where `by` is not above 0."""
   return jnp.where(by > 0, value / jnp.where(by > 0, by, 1.0), jnp.nan)

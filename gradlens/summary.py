@@ -1,4 +1,4 @@
-"""Summary: what a Gram matrix says about the tasks, as numbers and a table."""
+"""Summary: the tasks of a Gram matrix as a dict of numbers, and as a table."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradlens.diagnostics import cosines, shares
+from gradlens.diagnostics import cosines, imbalance, shares
+from gradlens.estimates import quotient
 from gradlens.gram import task_gram
 
 
@@ -147,7 +148,7 @@ def summarize(
   if loss_shares_K is not None:
     scale_K = jnp.square(jnp.asarray(loss_shares_K, jnp.float32))
     columns |= {
-        f'intrinsic_{quantity}': _ratio(values_K, scale_K)
+        f'intrinsic_{quantity}': quotient(values_K, scale_K)
         for quantity, values_K in columns.items()
         if quantity.startswith('norm_sq')
     }
@@ -160,13 +161,8 @@ def summarize(
   for i, j in zip(*np.triu_indices(len(names), 1), strict=True):
     scalars[f'cosine/{names[i]}/{names[j]}'] = float(cosines_KxK[i, j])
   norms_sq_K = jnp.diag(best_KxK)
-  scalars['imbalance'] = float(_ratio(norms_sq_K.max(), norms_sq_K.min()))
+  scalars['imbalance'] = float(imbalance(norms_sq_K))
   return Summary(scalars, names)
-
-
-def _ratio(value: jax.Array, by: jax.Array) -> jax.Array:
-  """`value / by`; NaN where `by` is not above 0."""
-  return jnp.where(by > 0, value / jnp.where(by > 0, by, 1.0), jnp.nan)
 
 
 def _number(value: float) -> str:

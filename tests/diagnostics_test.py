@@ -1,4 +1,4 @@
-"""Shares, cosines and tables by hand; intervals by simulation."""
+"""Shares, cosines, conflicts, ranks: against vectors and by hand."""
 
 from absl.testing import absltest, parameterized
 import jax
@@ -48,170 +48,144 @@ class CosinesTest(parameterized.TestCase):
         gl.cosines(gram_KxK), [[1, nan, nan], [nan] * 3, [nan] * 3]
     )
 
-
-class JackknifeTest(parameterized.TestCase):
-
-  def test_of_a_mean_is_the_t_interval(self):
-    # Mean 3, standard error sqrt(2.5 / 5) = 0.70711, t_4(97.5%) = 2.77645; the
-    # normal quantile 1.96 would give 1.614.
-    estimate, low, high = gl.jackknife(np.mean, np.arange(1.0, 6.0))
+  def test_of_every_block(self):
+    rows = np.random.default_rng(0).normal(size=(2, 3, 4, 5))
+    units = rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+    gram = np.einsum('abkn,abln->abkl', rows, rows)
     np.testing.assert_allclose(
-        [estimate, low, high], [3, 3 - 1.96324, 3 + 1.96324], rtol=1e-5
+        gl.cosines(jnp.asarray(gram)),
+        np.einsum('abkn,abln->abkl', units, units), rtol=1e-4, atol=1e-6,
     )
 
-  @parameterized.parameters(
-      # Tables of Student's t, two-sided.
-      (0.95, 2, 12.7062), (0.95, 3, 4.30265), (0.95, 11, 2.22814),
-      (0.95, 1001, 1.96234), (0.5, 2, 1.0), (0.99, 6, 4.03214),
-  )
-  def test_quantiles(self, level, num_blocks, quantile):
-    # Of n blocks with one 1 and zeros else the mean's standard error is 1/n.
-    blocks = np.eye(num_blocks)[0]
-    estimate, _, high = gl.jackknife(np.mean, blocks, level=level)
-    np.testing.assert_allclose(
-        (high - estimate) * num_blocks, quantile, rtol=1e-5
-    )
 
-  def test_covers_the_truth_as_often_as_it_says(self):
-    # The log ratio of two tasks' unbiased norms over 8 blocks, as in reports.
-    # 1500 intervals: the standard error of the coverage is 0.6%. Intervals of
-    # the normal quantile cover 90.8% here, outside the bounds.
-    rng = np.random.default_rng(0)
-    trials, num_blocks, truth = 1500, 8, np.log(4.0)
+class ConflictRateTest(parameterized.TestCase):
 
-    def log_ratio(loud, quiet):
-      return np.log(loud.mean(axis=0) / quiet.mean(axis=0))
+  def test_equals_the_count_of_pairs(self):
+    rows = np.random.default_rng(0).normal(size=(2, 3, 5, 4))
+    expected = np.zeros((2, 3))
+    for i, j in np.ndindex(2, 3):
+      pairs = [
+          rows[i, j, k] @ rows[i, j, m] < 0 for k in range(5) for m in range(k)
+      ]
+      expected[i, j] = np.mean(pairs)
+    self.assertGreater(np.ptp(expected), 0.2)
+    gram = np.einsum('abkn,abln->abkl', rows, rows)
+    got = jax.jit(gl.conflict_rate)(jnp.asarray(gram))
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
 
-    loud = 4.0 + rng.normal(size=(num_blocks, trials))
-    quiet = 1.0 + 0.3 * rng.normal(size=(num_blocks, trials))
-    _, low, high = gl.jackknife(log_ratio, loud, quiet)
-    covered = np.mean((low < truth) & (truth < high))
-    self.assertBetween(covered, 0.935, 0.965)
+  def test_debiased_tells_a_shared_prompt_from_agreement(self):
+    # Halves of two tasks with one noise: the naive product is positive by it.
+    rows = jnp.array([[3.0, 0, 1], [0, 3, 1], [3, 0, -1], [0, 3, -1]])
+    gram_RxR = gl.gram(rows)
+    self.assertEqual(gl.conflict_rate(gl.task_gram(gram_RxR, 2)), 0)
+    self.assertEqual(gl.conflict_rate(gl.task_gram(gram_RxR, 2, 'cross')), 1)
 
-  def test_statistics_may_be_arrays_of_jax(self):
-    grams = np.random.default_rng(0).normal(size=(6, 4, 4))
-
-    def norms(grams):
-      return jnp.diag(gl.task_gram(jnp.asarray(grams).mean(axis=0), 2))
-
-    estimate, low, high = gl.jackknife(norms, grams)
-    self.assertEqual(estimate.shape, (2,))
-    expected = [grams[:, :2, :2].sum((1, 2)), grams[:, 2:, 2:].sum((1, 2))]
-    for k, blocks in enumerate(expected):
-      np.testing.assert_allclose(
-          [low[k], high[k]], gl.jackknife(np.mean, blocks)[1:], rtol=1e-4
-      )
-
-  def test_misuse(self):
-    with self.assertRaisesRegex(ValueError, r'got \[1\]'):
-      gl.jackknife(np.mean, np.ones(1))
-    with self.assertRaisesRegex(ValueError, r'got \[3, 4\]'):
-      gl.jackknife(lambda x, y: x.mean(), np.ones(3), np.ones(4))
-
-
-class SummaryTest(parameterized.TestCase):
-
-  def setUp(self):
-    super().setUp()
-    # Two tasks of two splits; inner products with the update by hand below.
-    self.gram_RxR = jnp.array([
-        [8.0, 4.0, 1.0, 0.0],
-        [4.0, 8.0, 0.0, 1.0],
-        [1.0, 0.0, 2.0, 1.0],
-        [0.0, 1.0, 1.0, 2.0],
+  def test_what_is_no_pair(self):
+    gram_KxK = jnp.array([
+        [1.0, -1.0, np.nan], [-1.0, 1.0, np.nan], [np.nan, np.nan, np.nan],
     ])
+    self.assertEqual(gl.conflict_rate(gram_KxK), 1)
+    self.assertTrue(np.isnan(gl.conflict_rate(jnp.eye(1))))
+    # A product of 0 is no conflict.
+    self.assertEqual(gl.conflict_rate(jnp.eye(3)), 0)
 
-  def test_numbers(self):
-    summary = gl.summarize(
-        self.gram_RxR, jnp.array([0.5, 1.0]), num_splits=2,
-        names=['code', 'math'], loss_shares_K=jnp.array([0.8, 0.2]),
-    )
-    expected = {
-        'norm_sq/naive/code': 24, 'norm_sq/naive/math': 6,
-        # Twice the sum of the two products between splits.
-        'norm_sq/unbiased/code': 16, 'norm_sq/unbiased/math': 4,
-        'intrinsic_norm_sq/naive/code': 24 / 0.64,
-        'intrinsic_norm_sq/naive/math': 6 / 0.04,
-        'intrinsic_norm_sq/unbiased/code': 16 / 0.64,
-        'intrinsic_norm_sq/unbiased/math': 4 / 0.04,
-        # Naive products 24, 2, 6: the update has length^2 34, then 6 + 2 + 6.
-        'share/before/code': 26 / 34, 'share/before/math': 8 / 34,
-        'share/after/code': 7 / 14, 'share/after/math': 7 / 14,
-        'weight/code': 0.5, 'weight/math': 1,
-        # The tasks have products in equal splits only: shared noise.
-        'cosine/code/math': 0,
-        'imbalance': 4,
-    }
-    self.assertEqual(set(summary), set(expected))
-    for tag, value in expected.items():
-      np.testing.assert_allclose(summary[tag], value, rtol=1e-6, err_msg=tag)
-      self.assertIsInstance(summary[tag], float)
 
-  def test_the_table_is_aligned_and_in_the_order_of_names(self):
-    summary = gl.summarize(
-        self.gram_RxR, jnp.array([0.5, 1.0]), num_splits=2,
-        names=['z', 'a long name'], loss_shares_K=jnp.array([0.8, 0.2]),
-    )
-    *lines, closing = str(summary).splitlines()
-    self.assertLen({len(line) for line in lines}, 1)
-    self.assertEqual(lines[0].split(maxsplit=1), ['z', 'a long name'])
-    self.assertEqual(lines[2].split(), ['norm^2', 'unbiased', '16', '4'])
-    self.assertEqual(lines[4].split(), ['intrinsic', 'unbiased', '25', '100'])
-    self.assertEqual(
-        closing, 'imbalance 4: unbiased squared norm of z over a long name'
+class ImbalanceTest(parameterized.TestCase):
+
+  def test_largest_over_smallest(self):
+    norms_sq = jnp.array([[1e-10, 2.0, 1e10], [8.0, 2.0, 4.0]])
+    np.testing.assert_allclose(gl.imbalance(norms_sq), [1e20, 4], rtol=1e-6)
+
+  @parameterized.parameters(0.0, -1.0)
+  def test_there_is_no_ratio_to_nothing(self, smallest):
+    self.assertTrue(np.isnan(gl.imbalance(jnp.array([1.0, smallest]))))
+
+  def test_of_equal_tasks_it_is_1_5_by_noise(self):
+    # What its docstring warns of.
+    noisy = 1 + 0.2 * np.random.default_rng(0).normal(size=(10_000, 4))
+    median = np.median(gl.imbalance(jnp.asarray(noisy)))
+    self.assertBetween(median, 1.47, 1.55)
+
+
+class EffectiveRankTest(parameterized.TestCase):
+
+  @parameterized.parameters(1e-20, 1.0, 1e20)
+  def test_equals_the_entropy_of_singular_values(self, scale):
+    rows = np.random.default_rng(0).normal(size=(2, 4, 6))
+    rows *= [[4], [1], [1], [3]]
+    # The eigenvalues of J J' are the squared singular values of J.
+    parts = np.linalg.svd(rows, compute_uv=False) ** 2
+    parts /= parts.sum(axis=1, keepdims=True)
+    expected = np.exp(-np.sum(parts * np.log(parts), axis=1))
+    self.assertGreater(np.abs(expected - 4).min(), 0.5)
+    gram = scale * np.einsum('akn,aln->akl', rows, rows)
+    got = jax.jit(gl.effective_rank)(jnp.asarray(gram, jnp.float32))
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+  def test_of_known_spectra(self):
+    # Orthogonal tasks of one length; copies of one; 3 to 1.
+    self.assertAlmostEqual(gl.effective_rank(jnp.eye(5)), 5, places=4)
+    self.assertAlmostEqual(gl.effective_rank(jnp.ones((5, 5))), 1, places=4)
+    self.assertAlmostEqual(
+        gl.effective_rank(jnp.diag(jnp.array([3.0, 1.0]))),
+        4 / 3**0.75, places=5,
     )
 
-  def test_without_splits_the_unbiased_norm_is_not_available(self):
-    summary = gl.summarize(
-        jnp.array([[9.0, 3.0], [3.0, 4.0]]), jnp.ones(2), num_splits=1,
-        names=['code', 'math'],
-    )
-    self.assertNotIn('norm_sq/unbiased/code', summary)
-    self.assertNotIn('intrinsic_norm_sq/naive/code', summary)
-    np.testing.assert_allclose(summary['cosine/code/math'], 0.5, rtol=1e-6)
-    table = str(summary)
-    self.assertRegex(table, r'norm\^2 unbiased +n/a +n/a\n')
-    self.assertNotIn('intrinsic', table)
-    self.assertIn('imbalance 2.25: naive squared norm of code over math', table)
+  def test_of_an_indefinite_matrix(self):
+    # Eigenvalues 4 and -2: one direction is left.
+    gram_KxK = jnp.array([[1.0, 3.0], [3.0, 1.0]])
+    self.assertAlmostEqual(gl.effective_rank(gram_KxK), 1, places=4)
+    self.assertTrue(np.isnan(gl.effective_rank(-jnp.eye(2))))
+    self.assertTrue(np.isnan(gl.effective_rank(jnp.zeros((2, 2)))))
 
-  def test_a_norm_below_zero_has_no_ratio(self):
-    gram_RxR = self.gram_RxR.at[2, 3].set(-1.0).at[3, 2].set(-1.0)
-    summary = gl.summarize(
-        gram_RxR, jnp.ones(2), num_splits=2, names=['code', 'math']
-    )
-    self.assertEqual(summary['norm_sq/unbiased/math'], -4)
-    self.assertTrue(np.isnan(summary['imbalance']))
-    self.assertRegex(str(summary), r'cosine math +n/a')
-    self.assertIn('imbalance n/a: unbiased', str(summary))
 
-  def test_an_empty_task_has_no_intrinsic_norm(self):
-    summary = gl.summarize(
-        jnp.diag(jnp.array([4.0, 0.0])), jnp.ones(2), num_splits=1,
-        names=['code', 'math'], loss_shares_K=jnp.array([1.0, 0.0]),
-    )
-    self.assertTrue(np.isnan(summary['intrinsic_norm_sq/naive/math']))
-    self.assertEqual(summary['intrinsic_norm_sq/naive/code'], 4)
-
-  def test_a_task_under_two_names(self):
-    # The rows are the same, noise included.
-    rng = np.random.default_rng(0)
-    rows = jnp.asarray(np.tile(rng.normal(size=(2, 30)) + 0.5, (2, 1)))
-    summary = gl.summarize(
-        jax.jit(gl.gram)(rows), jnp.ones(2), num_splits=2, names=['a', 'b']
-    )
-    for tag, value in (('cosine/a/b', 1), ('imbalance', 1)):
-      np.testing.assert_allclose(summary[tag], value, rtol=1e-5)
+class PromptNormsTest(parameterized.TestCase):
 
   @parameterized.parameters(
-      (1, ['a', 'b'], r'shape \(4, 4\)'),
-      (2, ['a', 'b', 'c'], 'for 3 names'),
-      (2, ['a', 'a'], 'name of its own'),
+      (1, 0.01, 1), (99, 0.01, 1), (100, 0.01, 1), (101, 0.01, 2),
+      (250, 0.01, 3), (100, 0.07, 7),
   )
-  def test_misuse(self, num_splits, names, message):
+  def test_against_order_statistics(self, num_prompts, top, num_top):
+    lengths = np.random.default_rng(0).lognormal(size=(2, 2, num_prompts))
+    gram = jnp.stack([jnp.diag(jnp.asarray(a.ravel())) for a in lengths])
+    got = jax.jit(gl.prompt_norms, static_argnums=(1, 2, 3))(
+        gram, num_prompts, (0.0, 0.25, 0.9), top
+    )
+    np.testing.assert_allclose(
+        got.quantiles_KxQ,
+        np.moveaxis(np.quantile(lengths, (0, 0.25, 0.9), axis=-1), 0, -1),
+        rtol=1e-5,
+    )
+    ranked = -np.sort(-lengths, axis=-1)
+    np.testing.assert_allclose(
+        got.top_share_K, ranked[..., :num_top].sum(-1) / ranked.sum(-1),
+        rtol=1e-5,
+    )
+
+  def test_products_of_prompts_take_no_part(self):
+    rows = np.random.default_rng(0).normal(size=(6, 4))
+    got = gl.prompt_norms(gl.gram(jnp.asarray(rows)), 3, (1.0,), top=1 / 3)
+    squares = np.sum(rows**2, axis=1).reshape(2, 3)
+    np.testing.assert_allclose(
+        got.quantiles_KxQ, squares.max(1, keepdims=True), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        got.top_share_K, squares.max(1) / squares.sum(1), rtol=1e-5
+    )
+
+  def test_without_any_length(self):
+    got = gl.prompt_norms(jnp.zeros((2, 2)), 2)
+    np.testing.assert_array_equal(got.quantiles_KxQ, np.zeros((1, 4)))
+    self.assertTrue(np.isnan(got.top_share_K[0]))
+
+  @parameterized.parameters(
+      (dict(num_prompts=4), 'does not divide'),
+      (dict(num_prompts=3, top=0.0), 'fractions'),
+      (dict(num_prompts=3, quantiles=(50,)), 'fractions'),
+  )
+  def test_misuse(self, arguments, message):
     with self.assertRaisesRegex(ValueError, message):
-      gl.summarize(
-          self.gram_RxR, jnp.ones(2), num_splits=num_splits, names=names
-      )
+      gl.prompt_norms(jnp.eye(6), **arguments)
 
 
 if __name__ == '__main__':

@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gradlens import diagnostics
+from gradlens import intervals
 from gradlens.report import history
 
 # Steps of a run resemble their neighbors, so an observation of the jackknife
 # is a block of steps; ten are enough for an interval, and long for short runs.
 NUM_BLOCKS = 10
-_MAX_LOG = 700.0  # exp of more overflows
 _EXACT = ('sequence_mean', 'fixed_length')
 
 
@@ -77,8 +76,8 @@ def summarize(run: history.Run) -> list[Row]:
     The rows; NaN where a run has no such measurement (yet).
   """
   norms_TxK = run.per_task('norm_sq/unbiased')
-  contributions = [_mean_over_steps(norms_T) for norms_T in norms_TxK.T]
-  ratios = _ratios(norms_TxK, [c.value for c in contributions])
+  contributions = [_over_steps(float, norms_T) for norms_T in norms_TxK.T]
+  ratios = _ratios(norms_TxK)
   means = {prefix: [mean(values_T) for values_T in run.per_task(prefix).T]
            for prefix in ('norm_sq/naive', 'intrinsic_norm_sq/unbiased',
                           'share/before', 'share/after')}
@@ -105,65 +104,17 @@ def mean(values: np.ndarray) -> float:
   return float(values.mean()) if values.size else math.nan
 
 
-def _blocks(*series_T: np.ndarray) -> list[np.ndarray]:
-  """Sums and counts over contiguous blocks of the steps that any measured."""
-  finite_XxT = np.isfinite(np.stack(series_T))
-  kept_T = finite_XxT.any(0)
-  blocks = []
-  for values_T, finite_T in zip(series_T, finite_XxT, strict=True):
-    values_T = np.where(finite_T, values_T, 0.0)[kept_T]
-    size = min(NUM_BLOCKS, values_T.size)
-    for part_T in (values_T, finite_T[kept_T]):
-      blocks.append(np.array([p.sum() for p in np.array_split(part_T, size)])
-                    if size else np.zeros(0))
-  return blocks
-
-
-def _interval(
-    statistic: Callable[..., Any], *arrays: np.ndarray, level: float = 0.95,
-) -> tuple[float, float]:
-  """Jackknife interval, NaN for fewer than two observations."""
-  if arrays[0].shape[0] < 2:
-    return math.nan, math.nan
-  _, low, high = diagnostics.jackknife(statistic, *arrays, level=level)
-  return float(low), float(high)
-
-
-def _mean_over_steps(values_T: np.ndarray) -> Estimate:
-  sums_C, counts_C = _blocks(values_T)
-  return Estimate(mean(values_T), *_interval(_quotient, sums_C, counts_C))
-
-
-def _quotient(sums_C: np.ndarray, counts_C: np.ndarray) -> float:
-  count = counts_C.sum()
-  return sums_C.sum() / count if count else math.nan
-
-
-def _ratios(norms_TxK: np.ndarray, means: list[float]) -> list[Estimate]:
-  """Ratios of run-averaged norms to the quietest task's."""
-  quietest = int(np.argmin(np.where(np.isfinite(means), means, np.inf)))
-  if not means[quietest] > 0:
-    return [Estimate(math.nan)] * len(means)
-  pairs = math.comb(len(means), 2)
-  return [Estimate(1.0, 1.0, 1.0) if k == quietest else
-          _ratio(norms_TxK[:, k], norms_TxK[:, quietest], 1 - 0.05 / pairs)
-          for k in range(len(means))]
-
-
-def _ratio(
-    loud_T: np.ndarray, quiet_T: np.ndarray, level: float,
+def _over_steps(
+    statistic: Callable[..., Any], *series_T: np.ndarray,
 ) -> Estimate:
-  def log_ratio(sums_C, counts_C, quiet_sums_C, quiet_counts_C):
-    loud = _quotient(sums_C, counts_C)
-    quiet = _quotient(quiet_sums_C, quiet_counts_C)
-    # Without a block either may be negative: then there is no interval.
-    return math.log(loud / quiet) if min(loud, quiet) > 0 else math.nan
+  return Estimate(*map(float, intervals.over_steps(
+      statistic, *series_T, num_blocks=NUM_BLOCKS)))
 
-  low, high = _interval(log_ratio, *_blocks(loud_T, quiet_T), level=level)
-  if not (math.isfinite(low) and math.isfinite(high)):
-    return Estimate(math.nan)
-  return Estimate(mean(loud_T) / mean(quiet_T),
-                  math.exp(min(low, _MAX_LOG)), math.exp(min(high, _MAX_LOG)))
+
+def _ratios(norms_TxK: np.ndarray) -> list[Estimate]:
+  """Ratios of run-averaged norms to the quietest task's."""
+  bounds = intervals.norm_ratios(norms_TxK, num_blocks=NUM_BLOCKS)
+  return [Estimate(*map(float, task)) for task in zip(*bounds, strict=True)]
 
 
 def _paired(run: history.Run, task: str) -> tuple[np.ndarray, np.ndarray]:
@@ -182,9 +133,9 @@ def _paired(run: history.Run, task: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _gain(run: history.Run, task: str) -> Estimate:
   before_N, after_N = _paired(run, task)
-  if before_N.size:
-    return Estimate(mean(after_N - before_N), *_interval(
-        lambda differences: differences.mean(), after_N - before_N))
+  if before_N.size > 1:
+    return Estimate(*map(
+        float, intervals.jackknife(np.mean, after_N - before_N)))
   _, rewards = run.heldout(task)
   return Estimate(rewards[-1] - rewards[0] if rewards.size > 1 else math.nan)
 

@@ -89,47 +89,96 @@ def constant(weights: Sequence[float]) -> Weighting:
 
 
 def random_weights(
-    distribution: str = 'normal', key: jax.Array | None = None
+    key: jax.Array | None = None, distribution: str = 'normal'
 ) -> Weighting:
-  """Weights drawn anew at every update, of sum 1: the baseline to beat.
+  r"""New random weights at every update (RLW).
+
+  .. math:: w = \operatorname{softmax}(x),\ x \sim N(0, I)
+    \qquad \text{or} \qquad w \sim \operatorname{Dirichlet}(1)
 
   Args:
-    distribution: `'normal'`, the softmax of standard normals, or
-      `'dirichlet'`, uniform on the simplex.
-    key: a PRNG key; None is `jax.random.key(0)`. It is kept in the state.
+    key: a PRNG key; None is `jax.random.key(0)`. It is kept in the state and
+      changes at every update.
+    distribution: `'normal'` or `'dirichlet'`.
+
+  Returns:
+    A `Weighting` with weights that sum to 1.
 
   Raises:
     ValueError: if the distribution is unknown.
 
   References:
-    Lin et al., Reasonable Effectiveness of Random Weighting, 2021,
-    arXiv:2111.10603
+    Lin et al., Reasonable Effectiveness of Random Weighting: A Litmus Test for
+    Multi-Task Learning, 2021, arXiv:2111.10603
 
+  >>> import jax
   >>> import jax.numpy as jnp
   >>> import gradlens as gl
-  >>> weighting = gl.random_weights()
-  >>> weights_K, _ = weighting.update(jnp.eye(3), weighting.init(3))
-  >>> print(f'{weights_K.sum():.4f}')
-  1.0000
+  >>> weighting = gl.random_weights(jax.random.key(1))
+  >>> weights_K, state = weighting.update(jnp.eye(3), weighting.init(3))
+  >>> print(f'{weights_K.sum():.3f}')
+  1.000
   """
-  if distribution not in _DRAWS:
+  if distribution not in ('normal', 'dirichlet'):
     raise ValueError(
-        f'distribution={distribution!r}; use one of {", ".join(_DRAWS)}'
+        f"distribution={distribution!r}; use 'normal' or 'dirichlet'"
     )
-
-  def init(num_tasks):
-    del num_tasks
-    return jax.random.key(0) if key is None else jnp.copy(key)
 
   def update(gram_KxK, state, **extras):
     del extras
-    state, own = jax.random.split(state)
-    return _DRAWS[distribution](own, len(gram_KxK)), state
+    state, draw_key = jax.random.split(state)
+    if distribution == 'normal':
+      logits_K = jax.random.normal(draw_key, (len(gram_KxK),))
+      return jax.nn.softmax(logits_K), state
+    return jax.random.dirichlet(draw_key, jnp.ones(len(gram_KxK))), state
 
-  return Weighting(init, update, 'random_weights')
+  return Weighting(lambda num_tasks: own_key(key), update, 'random_weights')
 
 
-_DRAWS = {
-    'normal': lambda key, k: jax.nn.softmax(jax.random.normal(key, (k,))),
-    'dirichlet': lambda key, k: jax.random.dirichlet(key, jnp.ones(k)),
-}
+def own_key(key: jax.Array | None) -> jax.Array:
+  """The key to begin with."""
+  # A copy: a training step may donate the state, and the key with it.
+  return jax.random.key(0) if key is None else jnp.copy(key)
+
+
+def preferring(
+    weigh: Callable[[jax.Array, jax.Array], jax.Array],
+    pref: Sequence[float] | None,
+    name: str,
+) -> Weighting:
+  """A weighting without state that knows preferences; None is 1/K for all.
+
+  Args:
+    weigh: `weigh(gram_KxK, pref_K) -> weights_K`.
+    pref: K numbers.
+    name: of the factory.
+  """
+  fixed = None if pref is None else constant(pref)
+
+  def init(num_tasks):
+    if fixed is not None and len(tuple(pref)) != num_tasks:
+      raise ValueError(
+          f'{name}() has pref={tuple(pref)} for {num_tasks} tasks'
+      )
+    return ()
+
+  def update(gram_KxK, state, **extras):
+    del extras
+    source = mean() if fixed is None else fixed
+    return weigh(gram_KxK, source.update(gram_KxK, ())[0]), state
+
+  return Weighting(init, update, name)
+
+
+def need(value: jax.Array | None, extra: str, name: str, how: str) -> jax.Array:
+  """The extra that a method cannot do without.
+
+  Raises:
+    ValueError: if it was not given.
+  """
+  if value is None:
+    raise ValueError(
+        f'{name}() needs {extra}: tx.update(grads, state, params, '
+        f'{extra}={how})'
+    )
+  return value

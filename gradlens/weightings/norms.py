@@ -5,6 +5,13 @@ import jax.numpy as jnp
 
 from gradlens.types import Weighting
 from gradlens.weightings.fixed import stateless
+from gradlens.weightings.solvers import (
+    TINY,
+    dot,
+    pseudo_inverse,
+    spectrum,
+    unit_rows,
+)
 
 
 def equalize_norms(target: str = 'unit') -> Weighting:
@@ -66,3 +73,47 @@ _LENGTHS = {
         norms_K, initial=0.0, where=present_K
     ),
 }
+
+
+def imtl_g() -> Weighting:
+  r"""An update with equal projections on all task gradients (IMTL-G).
+
+  .. math:: w \propto G^+ \sqrt{\operatorname{diag} G}, \qquad \sum_k w_k = 1
+
+  Solved on the unit vectors of the gradients, so that no scale is lost. Where
+  no update has equal projections (dependent gradients), this is the one of
+  least squares, as the pseudo-inverse says. Weights may be negative. They are
+  0 where they sum to 0.
+
+  References:
+    Liu et al., Towards Impartial Multi-task Learning, ICLR 2021
+
+  >>> import jax.numpy as jnp
+  >>> import gradlens as gl
+  >>> gram_KxK = jnp.array([[18., -22.], [-22., 38.]])
+  >>> weights_K, _ = gl.imtl_g().update(gram_KxK, ())
+  >>> print([f'{weight:.4f}' for weight in weights_K])
+  ['0.5923', '0.4077']
+  """
+
+  def weigh(gram_KxK):
+    norms_K, by_K, cosines_KxK = unit_rows(gram_KxK)
+    values_K, vectors_KxK, kept_K = spectrum(cosines_KxK)
+    inverse_K = jnp.where(kept_K, 1 / values_K, 0.0)
+    ones_K = jnp.where(norms_K > 0, 1.0, 0.0)
+    # Residuals weigh by length; with none left, lengths do not matter.
+    lengths_K = norms_K / jnp.maximum(jnp.max(norms_K), TINY)
+    basis_KxK = lengths_K[:, None] * vectors_KxK * kept_K[None, :]
+    normal_KxK = dot(basis_KxK.T, basis_KxK)
+    fit_K = dot(pseudo_inverse(normal_KxK), dot(basis_KxK.T, lengths_K))
+    whole = jnp.all(kept_K | (values_K == 0))
+    along_K = jnp.where(whole, dot(vectors_KxK.T, ones_K), fit_K)
+    on_units_K = dot(vectors_KxK, inverse_K * along_K)
+    shortest = jnp.min(jnp.where(norms_K > 0, norms_K, jnp.inf))
+    weights_K = on_units_K * (shortest / by_K)
+    sum_ = jnp.sum(weights_K)
+    known = jnp.abs(sum_) > 1e-6 * jnp.max(jnp.abs(weights_K))
+    weights_K = jnp.where(known, weights_K / jnp.where(known, sum_, 1.0), 0.0)
+    return jnp.where(jnp.isfinite(weights_K), weights_K, 0.0)
+
+  return stateless(weigh, 'imtl_g')

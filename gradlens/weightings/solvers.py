@@ -6,15 +6,21 @@ A quadratic program over the tasks is a linear complementarity problem: find
 scales.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 HIGHEST = jax.lax.Precision.HIGHEST
-# What a pivot is kept above. Cosines carry an error of 1e-7, which this has to
-# exceed for a dependent row to look dependent.
-DELTA = 1e-5
+# The least number to divide by.
+TINY = 1e-30
+NEWTON_STEPS = 30
+# A row whose distance from the span of others, squared, is below this is held
+# for dependent while pivoting: cosines are known to 1e-7 only.
+DEPENDENT = 1e-3
+# Added to the diagonal, so that no pivot is 0.
+DELTA = 1e-7
 
 
 class Units(NamedTuple):
@@ -47,8 +53,9 @@ def unit_rows(gram_KxK: jax.Array) -> Units:
   by_K = jnp.where(norms_K > 0, norms_K, jnp.inf)
   cosines_KxK = gram_KxK / by_K[:, None] / by_K[None, :]
   values_K, vectors_KxK = jnp.linalg.eigh(cosines_KxK)
-  scaled_KxK = vectors_KxK * jnp.maximum(values_K, 0.0)[None, :]
-  nearest_KxK = dot(scaled_KxK, vectors_KxK.T)
+  nearest_KxK = dot(
+      vectors_KxK * jnp.maximum(values_K, 0.0)[None, :], vectors_KxK.T
+  )
   # Negative by rounding is left alone: the projection rounds as well.
   indefinite = jnp.min(values_K) < -1e-6 * len(gram_KxK)
   return Units(norms_K, by_K, jnp.where(indefinite, nearest_KxK, cosines_KxK))
@@ -72,60 +79,81 @@ class Path(NamedTuple):
   parameter: jax.Array
 
 
+def cover(num_tasks: int) -> jax.Array:
+  """Positive numbers, all different: equal rows meet 0 one by one."""
+  return 1 + jnp.arange(num_tasks) / num_tasks
+
+
 def start(matrix_KxK: jax.Array, q_K: jax.Array, cover_K: jax.Array) -> Path:
   """The path at an infinite parameter, where `z = 0`; `cover_K > 0`."""
   nothing_K = jnp.zeros(len(q_K), bool)
   return Path(matrix_KxK, nothing_K, q_K, cover_K, jnp.inf)
 
 
-def aim(
-    path: Path, matrix_KxK: jax.Array, q_K: jax.Array, cover_K: jax.Array
+def follow(
+    path: Path,
+    num_pivots: int,
+    end: float = 1e-5,
+    goes_on: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Path:
-  """The path towards another `q`, from where it stands; parameter 1 to 0."""
-  table_KxK, basic_K = path.table_KxK, path.basic_K
-
-  def basics(q_K):
-    z_K = jnp.where(basic_K, -dot(table_KxK, jnp.where(basic_K, q_K, 0.0)), 0.0)
-    rest_K = jnp.where(basic_K, q_K + dot(matrix_KxK, z_K), 0.0)
-    z_K -= jnp.where(basic_K, dot(table_KxK, rest_K), 0.0)
-    return jnp.where(basic_K, z_K, q_K + dot(matrix_KxK, z_K))
-
-  return Path(table_KxK, basic_K, basics(q_K), basics(cover_K), 1.0)
-
-
-def follow(path: Path, num_pivots: int, end: float = 0.0, goes_on=None) -> Path:
   """Lowers the parameter to `end`, pivoting where a basic variable meets 0.
 
+  A row that depends on the basic ones cannot join them: it takes the place of
+  the one that first falls to 0 along the dependence, in two pivots.
+
   Args:
-    path: from `start` or `aim`.
+    path: from `start`.
     num_pivots: at most; the count is fixed, so that the time is.
     end: the last parameter.
     goes_on: `goes_on(z_K) -> bool`, whether to pivot at this `z_K`.
   """
+  indices_K = jnp.arange(len(path.basic_K))
 
-  def pivot(_, path):
+  def pivot(_, carry):
+    path, second = carry
     table_KxK, basic_K, fixed_K, slope_K, parameter = path
     falls_K = slope_K > 1e-7
     meets_K = jnp.where(falls_K, -fixed_K / jnp.where(falls_K, slope_K, 1), end)
-    r = jnp.argmax(meets_K)
-    at = jnp.minimum(meets_K[r], parameter)
+    first = jnp.argmax(meets_K)
+    at = jnp.minimum(meets_K[first], parameter)
     go = at > end
     if goes_on is not None:
       go &= goes_on(jnp.where(basic_K, fixed_K + at * slope_K, 0.0))
-    own_K = jax.nn.one_hot(r, len(basic_K))
+    r, place = _leaves(path, first, at)
+    forced = second >= 0
+    r = jnp.where(forced, second, r)
+    go |= forced
+    own_K = (indices_K == r).astype(jnp.float32)
     scale = jnp.where(go, 1 / table_KxK[r, r], 0.0)
     # A principal pivot is an update of rank one.
     column_K = (table_KxK[:, r] + own_K) * scale
     row_K = table_KxK[r] - own_K
-    return Path(
+    path = Path(
         table_KxK - column_K[:, None] * row_K[None, :],
-        basic_K ^ (go & (own_K > 0)),
+        basic_K ^ (go & (indices_K == r)),
         fixed_K - column_K * fixed_K[r],
         slope_K - column_K * slope_K[r],
-        jnp.where(go, at, parameter),
+        jnp.where(go & ~forced, at, parameter),
     )
+    return path, jnp.where(go & ~forced & place, first, -1)
 
-  return jax.lax.fori_loop(0, num_pivots, pivot, path)
+  return jax.lax.fori_loop(0, num_pivots, pivot, (path, -1))[0]
+
+
+def _leaves(
+    path: Path, entering: jax.Array, at: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Which variable to pivot first, and whether `entering` is to follow it."""
+  column_K = path.table_KxK[:, entering]
+  gives_K = path.basic_K & (column_K < -1e-3)
+  values_K = jnp.maximum(path.fixed_K + at * path.slope_K, 0.0)
+  ratios_K = jnp.where(
+      gives_K, values_K / jnp.where(gives_K, -column_K, 1.0), jnp.inf
+  )
+  leaving = jnp.argmin(ratios_K)
+  dependent = ~path.basic_K[entering] & (column_K[entering] < DEPENDENT)
+  place = dependent & gives_K[leaving]
+  return jnp.where(place, leaving, entering), place
 
 
 def solve_on(
@@ -133,7 +161,7 @@ def solve_on(
 ) -> jax.Array:
   """`H z = rhs` on the basic rows, 0 elsewhere, refined `rounds` times."""
   both_KxK = basic_K[:, None] & basic_K[None, :]
-  shift_K = jnp.where(basic_K, DELTA / 10, 1.0)
+  shift_K = jnp.where(basic_K, DELTA, 1.0)
   kept_KxK = jnp.where(both_KxK, matrix_KxK, 0.0) + jnp.diag(shift_K)
   factor_KxK = jnp.linalg.cholesky(kept_KxK)
 
@@ -149,9 +177,8 @@ def solve_on(
 def complementary(matrix_KxK: jax.Array, q_MxK: jax.Array) -> jax.Array:
   r"""Minimizes `z H z / 2 + q z` over `z >= 0`, for every `q` at once.
 
-  Follows the path from `q + parameter` down to `q` for `H + delta`, which is
-  definite; takes `delta` out by a proximal step; and solves once more on the
-  variables that are not 0.
+  Follows the path from `q + parameter * cover` down to `q`, and solves once
+  more on the variables that are then not 0.
 
   Args:
     matrix_KxK: H, positive semi-definite, entries of order 1.
@@ -172,11 +199,8 @@ def complementary(matrix_KxK: jax.Array, q_MxK: jax.Array) -> jax.Array:
     return jnp.where(jnp.isfinite(worst), worst, jnp.inf)
 
   def one(q_K):
-    path = start(definite_KxK, q_K, jnp.ones(num_tasks))
-    path = follow(path, num_tasks + num_tasks // 4 + 8)
-    shift_K = DELTA * z_of(path)
-    path = aim(path, definite_KxK, q_K - shift_K, shift_K)
-    path = follow(path, num_tasks // 4 + 4)
+    path = start(definite_KxK, q_K, cover(num_tasks))
+    path = follow(path, num_tasks + num_tasks // 2 + 8)
     plain_K = z_of(path)
     exact_K = solve_on(matrix_KxK, path.basic_K, -q_K[None, :], 4)[0]
     exact_K = jnp.maximum(exact_K, 0.0)
@@ -185,54 +209,6 @@ def complementary(matrix_KxK: jax.Array, q_MxK: jax.Array) -> jax.Array:
     return jnp.where(jnp.isfinite(z_K), z_K, 0.0)
 
   return jax.vmap(one)(q_MxK)
-
-
-def of_length(
-    matrix_KxK: jax.Array, q_K: jax.Array, ones_K: jax.Array, length: jax.Array
-) -> jax.Array:
-  r"""The point of a given length on the path of a level.
-
-  Of all `z >= 0` complementary to `q + H z - level * ones`, as the level rises
-  from where `z = 0`, the first with `z H z = length^2`.
-
-  Args:
-    matrix_KxK: H, positive semi-definite, entries of order 1.
-    q_K: entries of order 1.
-    ones_K: nonnegative.
-    length: nonnegative.
-
-  Returns:
-    `z_K`, finite and nonnegative.
-  """
-  num_tasks = len(q_K)
-  definite_KxK = matrix_KxK + DELTA * jnp.eye(num_tasks)
-
-  def length_of(z_K):
-    return jnp.sqrt(jnp.maximum(jnp.sum(z_K * dot(matrix_KxK, z_K)), 0.0))
-
-  # The path's parameter is the level with its sign changed.
-  path = start(definite_KxK, q_K, ones_K)
-  path = follow(
-      path, num_tasks + num_tasks // 4 + 8, end=-jnp.inf,
-      goes_on=lambda z_K: length_of(z_K) < length,
-  )
-  on_path_K = jnp.where(path.basic_K, 1.0, 0.0)
-  # On this stretch z = z0 + t z1: the larger t at which it is long enough,
-  # solved for the matrix as it is.
-  z0_K, z1_K = solve_on(
-      matrix_KxK, path.basic_K, jnp.stack([-q_K, ones_K]), 4
-  )
-  a = jnp.sum(z1_K * dot(matrix_KxK, z1_K))
-  b = jnp.sum(z0_K * dot(matrix_KxK, z1_K))
-  rest = jnp.sum(z0_K * dot(matrix_KxK, z0_K)) - length**2
-  root = jnp.sqrt(jnp.maximum(b * b - a * rest, 0.0))
-  t = (root - b) / jnp.where(a > 0, a, 1.0)
-  z_K = jnp.maximum(on_path_K * (z0_K + t * z1_K), 0.0)
-  own = length_of(z_K)
-  usable = (a > 0) & jnp.isfinite(own) & (own > 0)
-  # What rounding did to the length is taken back.
-  stretched_K = z_K * (length / jnp.where(usable, own, 1.0))
-  return jnp.where(usable & jnp.isfinite(stretched_K), stretched_K, 0.0)
 
 
 def simplex(point_K: jax.Array) -> jax.Array:
@@ -246,79 +222,60 @@ def simplex(point_K: jax.Array) -> jax.Array:
   return jnp.maximum(point_K - levels_K[last], 0.0)
 
 
-def least_squares(cosines_KxK: jax.Array, present_K: jax.Array) -> jax.Array:
-  """`C^+ 1` over the rows that are there: the shortest to solve `C a = 1`."""
-  num_tasks = len(cosines_KxK)
-  values_K, vectors_KxK = jnp.linalg.eigh(cosines_KxK)
-  kept_K = values_K > 1e-6 * num_tasks * jnp.maximum(values_K[-1], 1e-30)
-  ones_K = jnp.where(present_K, 1.0, 0.0)
+class Spectrum(NamedTuple):
+  """Eigenvalues (1 where dropped), eigenvectors, and which are not 0."""
 
-  def solve(right_K):
-    along_K = dot(vectors_KxK.T, right_K)
-    divided_K = along_K / jnp.where(kept_K, values_K, 1.0)
-    return dot(vectors_KxK, jnp.where(kept_K, divided_K, 0.0))
-
-  # Once refined: eigenvectors are good to 1e-6 only.
-  a_K = solve(ones_K)
-  return a_K + solve(ones_K - dot(cosines_KxK, a_K))
+  values_K: jax.Array
+  vectors_KxK: jax.Array
+  kept_K: jax.Array
 
 
-def graded_eigen(
-    cosines_KxK: jax.Array, lengths_K: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Eigenvectors of `D C D` for lengths D of any spread, by Jacobi rotations.
+def spectrum(matrix_KxK: jax.Array, cut: float = 1e-6) -> Spectrum:
+  """The eigenvalues above `cut` times the largest."""
+  values_K, vectors_KxK = jnp.linalg.eigh(matrix_KxK)
+  kept_K = values_K > jnp.maximum(cut * jnp.max(values_K), TINY)
+  return Spectrum(jnp.where(kept_K, values_K, 1.0), vectors_KxK, kept_K)
 
-  Of a matrix of unequal rows `eigh` knows the small eigenvalues to 1e-7 of the
-  largest only. Here columns of a square root are rotated, two at a time, until
-  they are orthogonal, which is exact to 1e-6 of each.
 
-  Returns:
-    The square roots of the eigenvalues, the vectors `[K, K]` in columns, and
-    which of them are there: as many as C has.
+def pseudo_inverse(matrix_KxK: jax.Array) -> jax.Array:
+  """Of a positive semi-definite matrix."""
+  values_K, vectors_KxK, kept_K = spectrum(matrix_KxK)
+  inverse_K = jnp.where(kept_K, 1 / values_K, 0.0)
+  return dot(vectors_KxK * inverse_K[None, :], vectors_KxK.T)
 
-  References:
-    Demmel and Veselic, Jacobi's Method is More Accurate than QR, 1992
+
+def balance(
+    matrix_KxK: jax.Array, right_K: jax.Array, power: float
+) -> jax.Array:
+  """Solves `C x = right * x ** -power` for `x > 0`, by damped Newton steps.
+
+  The problem is convex: x minimizes `x C x / 2 - sum(right * psi(x))` with
+  `psi' = x ** -power`. Where C is singular there may be no solution; the
+  diagonal gets an addition of the size of its rounding, which makes one.
+
+  Args:
+    matrix_KxK: C, positive semi-definite.
+    right_K: positive.
+    power: positive.
   """
-  num_tasks = len(lengths_K)
-  values_K, vectors_KxK = jnp.linalg.eigh(cosines_KxK)
-  there_K = values_K > 1e-6 * num_tasks * jnp.maximum(values_K[-1], 1e-30)
-  roots_K = jnp.sqrt(jnp.where(there_K, values_K, 0.0))
-  root_KxK = vectors_KxK * roots_K[None, :]
-  rows_KxK = lengths_K[:, None] * root_KxK  # G = rows rows'
-  size = num_tasks + num_tasks % 2
-  grow = size - num_tasks
-  state = (
-      jnp.pad(rows_KxK, ((0, grow), (0, 0))),
-      jnp.pad(jnp.eye(num_tasks), ((0, grow), (0, 0))),
-      jnp.arange(size),
-  )
+  num_tasks = len(matrix_KxK)
+  matrix_KxK = matrix_KxK + 1e-7 * jnp.eye(num_tasks)
 
-  def one_round(_, state):
-    rows, turned, seats = state
-    i, j = seats[: size // 2], seats[size // 2 :][::-1]
-    a, b = rows[i], rows[j]
-    aa, bb, ab = (jnp.sum(x * y, axis=1) for x, y in ((a, a), (b, b), (a, b)))
-    apart = jnp.abs(ab) > 1e-8 * jnp.sqrt(aa * bb)
-    apart &= (aa > 0) & (bb > 0)
-    zeta = (bb - aa) / jnp.where(apart, 2 * ab, 1.0)
-    t = jnp.sign(zeta) / (jnp.abs(zeta) + jnp.sqrt(1 + zeta**2))
-    t = jnp.where(zeta == 0, 1.0, t)
-    t = jnp.where(apart, t, 0.0)
-    cos = (1 / jnp.sqrt(1 + t**2))[:, None]
-    sin = cos * t[:, None]
+  def newton(_, x_K):
+    pull_K = right_K * x_K**-power
+    # In relative changes of x, the second derivative is well scaled.
+    scaled_KxK = x_K[:, None] * matrix_KxK * x_K[None, :]
+    bend_K = power * pull_K * x_K
+    root_K = jnp.sqrt(jnp.diag(scaled_KxK) + bend_K)
+    unit_KxK = scaled_KxK / root_K[:, None] / root_K[None, :]
+    unit_KxK += jnp.diag(bend_K / root_K**2)
+    force_K = x_K * (pull_K - dot(matrix_KxK, x_K)) / root_K
+    factor_KxK = jnp.linalg.cholesky(unit_KxK)
+    step_K = jax.scipy.linalg.cho_solve((factor_KxK, True), force_K) / root_K
+    step_K = jnp.where(jnp.isfinite(step_K), step_K, 0.0)
+    # A step that changes no x by much sees no change of the derivatives.
+    damped = 1 + jnp.maximum((1 + power) / 2, 1.0) * jnp.max(jnp.abs(step_K))
+    return x_K * (1 + step_K / damped)
 
-    def rotate(m):
-      a, b = m[i], m[j]
-      return m.at[i].set(cos * a - sin * b).at[j].set(sin * a + cos * b)
-
-    # The first seat stays, the others move on: every pair meets in size - 1.
-    seats = jnp.concatenate([seats[:1], jnp.roll(seats[1:], 1)])
-    return rotate(rows), rotate(turned), seats
-
-  rounds = 10 * max(size - 1, 1)
-  rows, turned, _ = jax.lax.fori_loop(0, rounds, one_round, state)
-  singular_K = jnp.sqrt(jnp.sum(rows[:num_tasks] ** 2, axis=1))
-  rank = jnp.sum(there_K)
-  order_K = jnp.argsort(-singular_K)
-  kept_K = (jnp.arange(num_tasks) < rank) & (singular_K[order_K] > 0)
-  return singular_K[order_K], turned[:num_tasks][order_K].T, kept_K
+  start_K = right_K ** (1 / (1 + power))
+  return jax.lax.fori_loop(0, NEWTON_STEPS, newton, start_K)

@@ -1,98 +1,41 @@
-"""Weightings that invert or balance the Gram matrix."""
+"""Weightings from the spectrum of the Gram matrix."""
+
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 
 from gradlens.types import Weighting
-from gradlens.weightings import solvers
-from gradlens.weightings.fixed import stateless
+from gradlens.weightings.fixed import preferring
+from gradlens.weightings.solvers import (
+    TINY,
+    dot,
+    pseudo_inverse,
+    spectrum,
+    unit_rows,
+)
 
 
-def imtl_g() -> Weighting:
-  r"""An update with equal projections onto all gradients (IMTL-G).
+def aligned_mtl(
+    pref: Sequence[float] | None = None, scale: str = 'min'
+) -> Weighting:
+  r"""Makes the gradients orthogonal and of equal length (Aligned-MTL).
 
-  .. math:: w = \frac{v}{1^\top v}, \qquad v = G^+ \sqrt{\operatorname{diag} G}
+  With :math:`G = V \Lambda V^\top` over the eigenvalues that are not 0:
 
-  Where the sum of `v` vanishes there is no such update, and the weights are 0.
+  .. math:: w = \sqrt{\lambda^*}\, V \Lambda^{-1/2} V^\top u
 
-  References:
-    Liu et al., Towards Impartial Multi-task Learning, 2021
-
-  >>> import jax.numpy as jnp
-  >>> import gradlens as gl
-  >>> gram_KxK = jnp.array([[18., -22.], [-22., 38.]])
-  >>> weights_K, _ = gl.imtl_g().update(gram_KxK, ())
-  >>> print(jnp.array_str(weights_K, precision=4))
-  [0.5923 0.4077]
-  """
-
-  def weigh(gram_KxK):
-    units = solvers.unit_rows(gram_KxK)
-    # Equal projections of unit rows: the same equations, at any scales.
-    v_K = solvers.least_squares(units.cosines_KxK, units.norms_K > 0)
-    v_K = v_K * jnp.min(units.by_K) / units.by_K
-    v_K = jnp.where(units.norms_K > 0, v_K, 0.0)
-    total = jnp.sum(v_K)
-    # Below the rounding of its terms a sum is 0.
-    found = jnp.abs(total) > 1e-6 * jnp.sum(jnp.abs(v_K))
-    return jnp.where(found, v_K / jnp.where(found, total, 1.0), 0.0)
-
-  return stateless(weigh, 'imtl_g')
-
-
-def conflict_free() -> Weighting:
-  r"""An update with equal cosines to all gradients (ConFIG).
-
-  .. math::
-    c = D^{-1} (D^{-1} G D^{-1})^+ 1, \qquad
-    w = \frac{1^\top G c}{c^\top G c} c, \qquad
-    D = \operatorname{diag} \sqrt{G_{kk}}
-
-  Its length is the sum of the gradients' projections onto it.
-
-  References:
-    Liu et al., ConFIG: Towards Conflict-free Training of Physics Informed
-    Neural Networks, 2024, arXiv:2408.11104
-
-  >>> import jax.numpy as jnp
-  >>> import gradlens as gl
-  >>> gram_KxK = jnp.array([[18., -22.], [-22., 38.]])
-  >>> weights_K, _ = gl.conflict_free().update(gram_KxK, ())
-  >>> print(jnp.array_str(weights_K, precision=4))
-  [1.2265 0.8441]
-  """
-
-  def weigh(gram_KxK):
-    units = solvers.unit_rows(gram_KxK)
-    a_K = solvers.least_squares(units.cosines_KxK, units.norms_K > 0)
-    along_K = solvers.dot(units.cosines_KxK, a_K)
-    length_sq = jnp.sum(a_K * along_K)
-    longest = jnp.max(units.norms_K)
-    scale = jnp.where(longest > 0, longest, 1.0)
-    # Lengths in units of the longest: 1e10 times a cosine is no trouble then.
-    projections = jnp.sum(units.norms_K / scale * along_K)
-    found = length_sq > 1e-12
-    factor = projections / jnp.where(found, length_sq, 1.0)
-    weights_K = factor * a_K * scale / units.by_K
-    return jnp.where(found & (units.norms_K > 0), weights_K, 0.0)
-
-  return stateless(weigh, 'conflict_free')
-
-
-def aligned_mtl(scale: str = 'min') -> Weighting:
-  r"""Gives the gradients' principal components one length (Aligned-MTL).
-
-  .. math::
-    G = V \Lambda V^\top, \qquad
-    w = \sqrt{\lambda^*} \, V \Lambda^{-1/2} V^\top u, \qquad u = 1 / K
-
-  over the components that are not 0.
+  .. warning:: Gradients whose squared lengths differ by more than 1e7 are
+    beyond the precision of float32 here: the shorter ones are left out, as the
+    paper leaves out eigenvalues of 0.
 
   Args:
-    scale: which eigenvalue :math:`\lambda^*` is: `'min'`, as in the paper,
-      `'median'` or `'mean'`.
+    pref: u; None is 1/K for all.
+    scale: :math:`\lambda^*`: `'min'` (the paper's), `'median'` or `'mean'` of
+      the eigenvalues that are not 0.
 
   Raises:
-    ValueError: if `scale` is unknown.
+    ValueError: if the scale is unknown; when initialized for another number of
+      tasks.
 
   References:
     Senushkin et al., Independent Component Alignment for Multi-Task Learning,
@@ -102,28 +45,75 @@ def aligned_mtl(scale: str = 'min') -> Weighting:
   >>> import gradlens as gl
   >>> gram_KxK = jnp.array([[18., -22.], [-22., 38.]])
   >>> weights_K, _ = gl.aligned_mtl().update(gram_KxK, ())
-  >>> print(jnp.array_str(weights_K, precision=4))
-  [0.5591 0.4083]
+  >>> print([f'{weight:.4f}' for weight in weights_K])
+  ['0.5591', '0.4083']
   """
-  if scale not in _SCALES:
-    raise ValueError(f'scale={scale!r}; use one of {", ".join(_SCALES)}')
+  if scale not in ('min', 'median', 'mean'):
+    raise ValueError(f"scale={scale!r}; use 'min', 'median' or 'mean'")
 
-  def weigh(gram_KxK):
+  def weigh(gram_KxK, pref_K):
     num_tasks = len(gram_KxK)
-    units = solvers.unit_rows(gram_KxK)
-    longest = jnp.max(units.norms_K)
-    lengths_K = units.norms_K / jnp.where(longest > 0, longest, 1.0)
-    singular_K, vectors_KxK, kept_K = solvers.graded_eigen(
-        units.cosines_KxK, lengths_K
-    )
-    target = _SCALES[scale](jnp.where(kept_K, singular_K**2, jnp.nan))
-    target = jnp.where(jnp.isfinite(target), target, 1.0)
-    inverse_K = jnp.where(kept_K, 1 / jnp.where(kept_K, singular_K, 1.0), 0.0)
-    along_K = jnp.sum(vectors_KxK, axis=0) / num_tasks
-    weights_K = jnp.sqrt(target) * solvers.dot(vectors_KxK, inverse_K * along_K)
-    return jnp.where(kept_K.any(), weights_K, 1 / num_tasks)
+    trace = jnp.maximum(jnp.trace(gram_KxK), TINY)
+    # A graded matrix keeps its small eigenvalues when large rows come last.
+    order_K = jnp.argsort(jnp.diag(gram_KxK))
+    graded_KxK = gram_KxK[order_K][:, order_K] / trace
+    values_K, vectors_KxK, kept_K = spectrum(graded_KxK, 1.2e-7 * num_tasks)
+    ranked_K = jnp.sort(jnp.where(kept_K, values_K, jnp.inf))
+    rank = jnp.maximum(jnp.sum(kept_K), 1)
+    if scale == 'mean':
+      common = jnp.sum(values_K, where=kept_K) / rank
+    else:
+      common = ranked_K[0 if scale == 'min' else (rank - 1) // 2]
+    stretch_K = jnp.where(kept_K, jnp.sqrt(common / values_K), 0.0)
+    along_K = dot(vectors_KxK.T, pref_K[order_K])
+    weights_K = dot(vectors_KxK, stretch_K * along_K)
+    weights_K = jnp.zeros_like(weights_K).at[order_K].set(weights_K)
+    return jnp.where(jnp.any(kept_K), weights_K, pref_K)
 
-  return stateless(weigh, 'aligned_mtl')
+  return preferring(weigh, pref, 'aligned_mtl')
 
 
-_SCALES = {'min': jnp.nanmin, 'median': jnp.nanmedian, 'mean': jnp.nanmean}
+def conflict_free(pref: Sequence[float] | None = None) -> Weighting:
+  r"""The same cosine with every task gradient (ConFIG).
+
+  With :math:`D = \operatorname{diag} \sqrt{G_{kk}}`:
+
+  .. math::
+    c = D^{-1} (D^{-1} G D^{-1})^+ u, \qquad
+    w = \frac{1^\top G c}{c^\top G c}\, c
+
+  The update is as long as the sum of the gradients' projections on it.
+
+  .. warning:: Dependent gradients may have no update with equal cosines; this
+    is then the one of least squares, which may conflict.
+
+  Args:
+    pref: the cosines, up to a factor; None is all equal.
+
+  Raises:
+    ValueError: when initialized for another number of tasks.
+
+  References:
+    Liu et al., ConFIG: Towards Conflict-free Training of Physics Informed
+    Neural Networks, 2024, arXiv:2408.11104
+
+  >>> import jax.numpy as jnp
+  >>> import gradlens as gl
+  >>> gram_KxK = jnp.diag(jnp.array([4., 100.]))
+  >>> print(gl.conflict_free().update(gram_KxK, ())[0])
+  [3.  0.6]
+  """
+
+  def weigh(gram_KxK, pref_K):
+    norms_K, by_K, cosines_KxK = unit_rows(gram_KxK)
+    toward_K = jnp.where(norms_K > 0, pref_K, 0.0)
+    on_units_K = dot(pseudo_inverse(cosines_KxK), toward_K)
+    inner_K = dot(cosines_KxK, on_units_K)
+    longest = jnp.maximum(jnp.max(norms_K), TINY)
+    along = dot(norms_K / longest, inner_K)
+    length_sq = dot(on_units_K, inner_K)
+    known = length_sq > TINY
+    stretch = jnp.where(known, along / jnp.where(known, length_sq, 1.0), 0.0)
+    return stretch * on_units_K * (longest / by_K)
+
+  return preferring(weigh, pref, 'conflict_free')

@@ -1,4 +1,4 @@
-"""Conflict, rank, products with an update, Adam's metric, faithful blocks."""
+"""Products with an update, Adam's metric, and blocks that stand for all."""
 
 from absl.testing import absltest, parameterized
 import jax
@@ -12,48 +12,6 @@ import gradlens as gl
 
 def normal(*shape, seed=0):
   return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def gram_of_angles(*degrees):
-  """Of unit vectors in a plane."""
-  angles = np.deg2rad(degrees)
-  rows = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-  return gl.gram(jnp.asarray(rows, jnp.float32))
-
-
-class ConflictTest(absltest.TestCase):
-
-  def test_counts_pairs(self):
-    # Angles 0, 100 and 200 degrees: 0-100 and 100-200 are obtuse by 10 degrees,
-    # 0-200 is 160 apart.
-    self.assertEqual(float(gl.conflict_rate(gram_of_angles(0, 100, 200))), 1.0)
-    # Of 0-80, 80-165 and 0-165 the last.
-    rate = gl.conflict_rate(gram_of_angles(0, 80, 165))
-    np.testing.assert_allclose(rate, 1 / 3, rtol=1e-6)
-
-  def test_one_task_has_none(self):
-    self.assertTrue(np.isnan(gl.conflict_rate(jnp.eye(1))))
-
-  def test_a_negative_diagonal_is_no_pair(self):
-    self.assertEqual(float(gl.conflict_rate(-jnp.eye(2))), 0.0)
-
-
-class RankTest(absltest.TestCase):
-
-  def test_of_known_spectra(self):
-    for values, rank in (
-        ([1, 1, 1, 1], 4.0), ([5, 0, 0, 0], 1.0), ([2, 2, 0, 0], 2.0),
-        # Shares 1/2, 1/4, 1/4: entropy 3/2 bits.
-        ([2, 1, 1, 0], 2**1.5), ([3, 3, -1, 0], 2.0),
-    ):
-      rotation, _ = np.linalg.qr(normal(4, 4))
-      gram = rotation * values @ rotation.T
-      np.testing.assert_allclose(
-          gl.effective_rank(jnp.asarray(gram, jnp.float32)), rank, rtol=1e-4
-      )
-
-  def test_of_nothing(self):
-    self.assertEqual(float(gl.effective_rank(jnp.zeros((3, 3)))), 0.0)
 
 
 class UpdateTest(absltest.TestCase):
