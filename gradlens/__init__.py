@@ -24,13 +24,11 @@ from gradlens.gram import by_layer, gram, gram_blocks, task_gram
 from gradlens.intervals import jackknife, norm_ratios, over_steps
 from gradlens.partition import partition
 from gradlens.probe import Probe, Reading
-from gradlens.proxies import block_proxies, rank_correlation
 from gradlens.sketch import sketch
 from gradlens.state import CorrectState, task_weights
 from gradlens.summary import summarize
 from gradlens.tap import Shared, tap
 from gradlens.types import Stacked, Weighting
-from gradlens.updates import adam_metric, along, metric_gram, shares_along
 from gradlens.value_grad import value_grad_gram, value_grad_readings
 from gradlens.weightings import (
     aligned_mtl,
@@ -74,10 +72,7 @@ __all__ = [
     'Shared',
     'Stacked',
     'Weighting',
-    'adam_metric',
     'aligned_mtl',
-    'along',
-    'block_proxies',
     'by_layer',
     'cagrad',
     'check',
@@ -107,7 +102,6 @@ __all__ = [
     'jackknife',
     'krum',
     'mean',
-    'metric_gram',
     'mgda',
     'modo',
     'mt_grpo',
@@ -119,10 +113,8 @@ __all__ = [
     'pcgrad',
     'prompt_norms',
     'random_weights',
-    'rank_correlation',
     'sdmgrad',
     'shares',
-    'shares_along',
     'sketch',
     'snr',
     'squared_norms',
