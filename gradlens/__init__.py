@@ -19,10 +19,18 @@ from gradlens.estimates import (
     snr,
     squared_norms,
 )
+from gradlens.first_order import (
+    adam_metric,
+    gain_shares,
+    in_metric,
+    inner,
+    predicted_gain,
+)
 from gradlens.gram import by_layer, gram, gram_blocks, task_gram
 from gradlens.intervals import jackknife, norm_ratios, over_steps
 from gradlens.partition import partition
 from gradlens.probe import Probe, Reading
+from gradlens.proxy import BlockProxy, block_proxies, rank_correlation
 from gradlens.sketch import sketch
 from gradlens.state import CorrectState, task_weights
 from gradlens.summary import summarize
@@ -51,6 +59,7 @@ from gradlens.weightings import (
 __version__ = '0.1.0'
 
 __all__ = [
+    'BlockProxy',
     'CorrectState',
     'Correction',
     'Probe',
@@ -59,6 +68,8 @@ __all__ = [
     'Stacked',
     'Weighting',
     'aligned_mtl',
+    'adam_metric',
+    'block_proxies',
     'by_layer',
     'cagrad',
     'check',
@@ -73,10 +84,13 @@ __all__ = [
     'equalize_norms',
     'fairgrad',
     'floor_gram',
+    'gain_shares',
     'gram',
     'gram_blocks',
     'imbalance',
     'imtl_g',
+    'in_metric',
+    'inner',
     'jackknife',
     'mean',
     'mgda',
@@ -86,8 +100,10 @@ __all__ = [
     'over_steps',
     'partition',
     'pcgrad',
+    'predicted_gain',
     'prompt_norms',
     'random_weights',
+    'rank_correlation',
     'shares',
     'sketch',
     'snr',

@@ -15,7 +15,8 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'gradlens'
 LIBRARY = (
     'types', 'partition', 'gram', 'estimates', 'decompose', 'rule', 'sketch',
     'probe', 'tap', 'value_grad', 'weightings', 'blocks', 'state', 'correct',
-    'apply', 'check', 'diagnostics', 'intervals', 'summary', '__init__',
+    'apply', 'check', 'diagnostics', 'first_order', 'intervals', 'proxy',
+    'summary', '__init__',
 )
 RL = (
     'masked', 'text', 'models', 'tasks', 'rollout', 'advantages', 'losses',
