@@ -20,10 +20,18 @@ from gradlens.estimates import (
     snr,
     squared_norms,
 )
+from gradlens.first_order import (
+    adam_metric,
+    gain_shares,
+    in_metric,
+    inner,
+    predicted_gain,
+)
 from gradlens.gram import by_layer, gram, gram_blocks, task_gram
 from gradlens.intervals import jackknife, norm_ratios, over_steps
 from gradlens.partition import partition
 from gradlens.probe import Probe, Reading
+from gradlens.proxy import BlockProxy, block_proxies, rank_correlation
 from gradlens.sketch import sketch
 from gradlens.state import CorrectState, task_weights
 from gradlens.summary import summarize
@@ -65,6 +73,7 @@ from gradlens.weightings import (
 __version__ = '0.1.0'
 
 __all__ = [
+    'BlockProxy',
     'CorrectState',
     'Correction',
     'Probe',
@@ -72,7 +81,9 @@ __all__ = [
     'Shared',
     'Stacked',
     'Weighting',
+    'adam_metric',
     'aligned_mtl',
+    'block_proxies',
     'by_layer',
     'cagrad',
     'check',
@@ -93,12 +104,15 @@ __all__ = [
     'fairgrad',
     'famo',
     'floor_gram',
+    'gain_shares',
     'gradnorm',
     'gradvac',
     'gram',
     'gram_blocks',
     'imbalance',
     'imtl_g',
+    'in_metric',
+    'inner',
     'jackknife',
     'krum',
     'mean',
@@ -111,8 +125,10 @@ __all__ = [
     'over_steps',
     'partition',
     'pcgrad',
+    'predicted_gain',
     'prompt_norms',
     'random_weights',
+    'rank_correlation',
     'sdmgrad',
     'shares',
     'sketch',

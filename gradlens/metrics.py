@@ -109,13 +109,13 @@ def _after_optimizer(
     names: Sequence[str],
 ) -> Scalars:
   """What the change of the parameters does to each task's loss."""
-  if measured.along_R is None:
+  if measured.inner_R is None:
     return {}
-  along_K = np.asarray(measured.along_R, np.float64).reshape(-1, num_splits)
-  along_K = np.where(kept_K, along_K.sum(1), 0.0)
+  gain_K = np.asarray(gl.predicted_gain(measured.inner_R, num_splits))
+  gain_K = np.where(kept_K, gain_K, 0.0)
   return {
-      **_per_task('gain/predicted', -along_K, names),
-      **_per_task('share/optimizer', gl.shares_along(along_K), names),
+      **_per_task('gain/predicted', gain_K, names),
+      **_per_task('share/optimizer', gl.gain_shares(gain_K), names),
   }
 
 

@@ -36,7 +36,7 @@ class Measured(NamedTuple):
     weights: of the tasks, `[K]` or per block.
     skipped_K: 1 for a task left out, for a gradient that was not finite.
     update_norm: length of the change of the parameters.
-    along_R: products of the rows' gradients with that change; None where no
+    inner_R: products of the rows' gradients with that change; None where no
       stacked gradients are.
   """
 
@@ -49,7 +49,7 @@ class Measured(NamedTuple):
   weights: Any
   skipped_K: Any
   update_norm: jax.Array
-  along_R: Any
+  inner_R: Any
 
 
 class Objective(NamedTuple):
@@ -198,8 +198,8 @@ def make_train_step(
     return values, updates, opt_state, dict(
         grams=grams, weights=applied.weights_K,
         skipped_K=new.skipped_K - old.skipped_K,
-        along_R=(
-            gl.along(grads, updates) if correct.apply == 'stacked' else None
+        inner_R=(
+            gl.inner(grads, updates) if correct.apply == 'stacked' else None
         ),
     )
 
@@ -233,7 +233,7 @@ def make_train_step(
         lambda a, b: jnp.where(finite, a, b), new, tuple(rest)
     )
     return values, updates, (correction, *rest), dict(
-        grams=None, weights=None, skipped_K=None, along_R=None
+        grams=None, weights=None, skipped_K=None, inner_R=None
     )
 
   def train_step(state: TrainState, batch: Batch):

@@ -45,7 +45,7 @@ def _measured(rows, **changes):
       advantages_KxBxG=np.array([[[1.0, -1.0]], [[3.0, -1.0]], [[0.0, 0.0]]]),
       grams={name: _gram(block) for name, block in rows.items()},
       weights=_WEIGHTS_K, skipped_K=np.zeros(K, int), update_norm=0.25,
-      along_R=np.array([-1.0, -2.0, 1.0, 0.0, -4.0, -2.0]),
+      inner_R=np.array([-1.0, -2.0, 1.0, 0.0, -4.0, -2.0]),
   )
   return train_step.Measured(**(values | changes))
 
