@@ -34,6 +34,7 @@ CORRECTIONS = dict(
     dwa=gl.dwa,
     stch=gl.stch,
     krum=gl.krum,
+    pcd=gl.pcd,
 )
 BLOCKS = {'global': None, 'layer': models.blocks}
 SCHEDULES = dict(

@@ -43,7 +43,8 @@ WEIGHTINGS = {
     'uncertainty_weighting': lambda num_tasks: gl.uncertainty_weighting(),
     'dwa': lambda num_tasks: gl.dwa(),
     'stch': lambda num_tasks: gl.stch(),
-    'krum': lambda num_tasks: gl.krum(num_byzantine=0),
+    'krum': lambda num_tasks: gl.krum(),
+    'pcd': lambda num_tasks: gl.pcd(),
     'ema_gram': lambda num_tasks: gl.ema_gram(gl.upgrad()),
     'cr_mogm': lambda num_tasks: gl.cr_mogm(gl.pcgrad()),
     'clip_weights': lambda num_tasks: gl.clip_weights(gl.mgda(), 0.1, 2.0),
@@ -58,7 +59,7 @@ every_weighting = parameterized.named_parameters(*WEIGHTINGS.items())
 # are broken by position.
 POSITIONAL = (
     'pcgrad', 'constant', 'random_weights', 'random_dirichlet', 'gradvac',
-    'cr_mogm',
+    'cr_mogm', 'pcd',  # the first task is its primary one
 )
 EQUIVARIANT = [n for n in WEIGHTINGS if n not in POSITIONAL]
 

@@ -12,14 +12,14 @@ from gradlens.weightings.fixed import (
     stateless,
     total,
 )
-from gradlens.weightings.learned import gradnorm, modo, mt_grpo, sdmgrad
 from gradlens.weightings.losses import dwa, famo, stch, uncertainty_weighting
 from gradlens.weightings.norms import equalize_norms, imtl_g
 from gradlens.weightings.projections import gradvac, pcgrad
 from gradlens.weightings.quadratic import cagrad, dual_proj, mgda, upgrad
 from gradlens.weightings.roots import fairgrad, nash_mtl
-from gradlens.weightings.selection import krum
+from gradlens.weightings.selection import krum, pcd
 from gradlens.weightings.spectral import aligned_mtl, conflict_free
+from gradlens.weightings.stateful import gradnorm, modo, mt_grpo, sdmgrad
 from gradlens.weightings.wrappers import clip_weights, cr_mogm, ema_gram
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     'modo',
     'mt_grpo',
     'nash_mtl',
+    'pcd',
     'pcgrad',
     'random_weights',
     'sdmgrad',

@@ -1,35 +1,57 @@
-"""Weightings by the tasks' losses alone; the Gram matrix is not looked at.
+"""Weightings that look at the tasks' losses: 1 - reward in RL."""
 
-In reinforcement learning a surrogate loss is about 0 when all is right and when
-all is wrong. Give `1 - reward`, as the trainer does.
-"""
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from gradlens.types import Weighting
-from gradlens.weightings.extras import needed
+from gradlens.weightings.fixed import need, preferring
 
-_SMALLEST = 1e-8  # A loss below it has no logarithm worth the name.
+HOW = '1 - rewards_K'
+LEAST = 1e-8
 
 
-def famo(step_size: float = 0.025, gamma: float = 0.01) -> Weighting:
-  r"""Makes all losses fall at one rate (FAMO).
+class FamoState(NamedTuple):
+  """State of `famo`.
 
-  .. math::
-    z &= \operatorname{softmax}(\xi), \qquad
-    w_k = c \frac{z_k}{\ell_k}, \qquad c = \Big(\sum_j z_j / \ell_j\Big)^{-1} \\
-    \xi &\leftarrow \xi - \eta \Big( \big(\operatorname{diag} z - z z^\top\big)
-      (\log \ell^{\text{last}} - \log \ell) + \gamma \xi \Big)
+  Attributes:
+    logits_K: of the weights.
+    losses_K: of the update before.
+    adam: of the logits.
+  """
 
-  Needs `losses_K`.
+  logits_K: jax.Array
+  losses_K: jax.Array
+  adam: optax.ScaleByAdamState
 
-  .. warning:: The losses after an update are those of the next batch, and steps
-    are plain gradient descent, not Adam.
+
+def famo(learning_rate: float = 0.025, weight_decay: float = 1e-3) -> Weighting:
+  r"""An equal rate of decrease of all losses, from losses alone (FAMO).
+
+  With :math:`z = \operatorname{softmax}(\xi)`:
+
+  .. math:: w_k = \frac{z_k / L_k}{\sum_j z_j / L_j}, \qquad
+    g_k = z_k \Big(\delta_k - \sum_j z_j \delta_j\Big), \quad
+    \delta_k = \log L_k^{t-1} - \log L_k^t
+
+  and one step of Adam on :math:`\xi` along g, with weight decay in g.
+
+  .. warning:: The paper computes the losses once more on the same batch, after
+    the step; here it is those of the next update, with its noise.
 
   Args:
-    step_size: :math:`\eta`.
-    gamma: decay of the logits.
+    learning_rate: of the logits.
+    weight_decay: of the logits.
+
+  Returns:
+    A `Weighting` that needs `losses_K`, positive (below 1e-8 they count as
+    that); its weights sum to 1.
+
+  Raises:
+    ValueError: at `update`, without `losses_K`.
 
   References:
     Liu et al., FAMO: Fast Adaptive Multitask Optimization, 2023,
@@ -38,123 +60,188 @@ def famo(step_size: float = 0.025, gamma: float = 0.01) -> Weighting:
   >>> import jax.numpy as jnp
   >>> import gradlens as gl
   >>> weighting = gl.famo()
-  >>> weights_K, _ = weighting.update(
-  ...     jnp.eye(2), weighting.init(2), losses_K=jnp.array([0.25, 0.75]))
-  >>> print(jnp.array_str(weights_K, precision=3))
-  [0.75 0.25]
+  >>> weights_K, _ = weighting.update(jnp.eye(2), weighting.init(2),
+  ...                                 losses_K=jnp.array([0.2, 0.6]))
+  >>> print([f'{weight:.4f}' for weight in weights_K])
+  ['0.7500', '0.2500']
   """
+  adam = optax.scale_by_adam()
 
   def init(num_tasks):
-    return jnp.zeros(num_tasks), jnp.zeros(num_tasks), jnp.zeros((), jnp.int32)
+    zeros_K = jnp.zeros(num_tasks)
+    return FamoState(zeros_K, jnp.ones(num_tasks), adam.init(zeros_K))
 
-  def update(gram_KxK, state, **extras):
-    losses_K = needed(extras, 'losses_K', 'famo', (len(gram_KxK),))
-    logits_K, last_K, count = state
-    logs_K = jnp.log(jnp.maximum(losses_K, _SMALLEST))
-    fall_K = jnp.where(count == 0, 0.0, last_K - logs_K)
-    z_K = jax.nn.softmax(logits_K)
-    slope_K = z_K * (fall_K - jnp.sum(z_K * fall_K)) + gamma * logits_K
-    logits_K = logits_K - step_size * slope_K
-    # z / loss over its sum, without leaving the logarithms.
-    weights_K = jax.nn.softmax(logits_K - logs_K)
-    return weights_K, (logits_K, logs_K, count + 1)
+  def update(gram_KxK, state, *, losses_K=None, **extras):
+    del gram_KxK, extras
+    losses_K = jnp.maximum(need(losses_K, 'losses_K', 'famo', HOW), LEAST)
+    drops_K = jnp.log(state.losses_K) - jnp.log(losses_K)
+    drops_K = jnp.where(state.adam.count == 0, 0.0, drops_K)
+    shares_K = jax.nn.softmax(state.logits_K)
+    slope_K = shares_K * (drops_K - jnp.sum(shares_K * drops_K))
+    slope_K += weight_decay * state.logits_K
+    step_K, adam_state = adam.update(slope_K, state.adam)
+    logits_K = state.logits_K - learning_rate * step_K
+    weights_K = jax.nn.softmax(logits_K) / losses_K
+    weights_K /= jnp.sum(weights_K)
+    return weights_K, FamoState(
+        logits_K, jnp.asarray(losses_K, jnp.float32), adam_state
+    )
 
   return Weighting(init, update, 'famo')
 
 
-def uncertainty_weighting(step_size: float = 0.025) -> Weighting:
-  r"""Learns a noise level for each task, and divides by it.
+class UncertaintyState(NamedTuple):
+  """State of `uncertainty_weighting`.
 
-  .. math:: \min_s \sum_k e^{-s_k} \ell_k + s_k, \qquad w_k = e^{-s_k}
+  Attributes:
+    log_variances_K: s.
+    adam: of s.
+  """
 
-  by one step for each update. Needs `losses_K`.
+  log_variances_K: jax.Array
+  adam: optax.ScaleByAdamState
+
+
+def uncertainty_weighting(learning_rate: float = 1e-3) -> Weighting:
+  r"""Losses over twice their variances, which are learned.
+
+  .. math:: w_k = \tfrac12 e^{-s_k}, \qquad
+    s \leftarrow \operatorname{Adam} \Big( \nabla_s \sum_k
+      \tfrac12 e^{-s_k} L_k + \tfrac12 s_k \Big)
+
+  from s = 0, so that the weights tend to :math:`1 / (2 L_k)`.
+
+  .. warning:: The paper learns s with the network, at its learning rate. It has
+    its own here, 1e-3 by default, which is no choice of the paper's.
 
   Args:
-    step_size: of each step.
+    learning_rate: of s.
+
+  Returns:
+    A `Weighting` that needs `losses_K`.
+
+  Raises:
+    ValueError: at `update`, without `losses_K`.
 
   References:
-    Kendall et al., Multi-Task Learning Using Uncertainty to Weigh Losses, 2018,
-    arXiv:1705.07115
+    Kendall et al., Multi-Task Learning Using Uncertainty to Weigh Losses for
+    Scene Geometry and Semantics, 2017, arXiv:1705.07115
 
   >>> import jax.numpy as jnp
   >>> import gradlens as gl
-  >>> weighting = gl.uncertainty_weighting(step_size=0.1)
-  >>> print(weighting.update(jnp.eye(2), weighting.init(2),
-  ...                        losses_K=jnp.array([0., 1.]))[0].round(3))
-  [1.105 1.   ]
+  >>> weighting = gl.uncertainty_weighting(learning_rate=0.1)
+  >>> weights_K, _ = weighting.update(jnp.eye(2), weighting.init(2),
+  ...                                 losses_K=jnp.array([0.2, 4.]))
+  >>> print([f'{weight:.4f}' for weight in weights_K])
+  ['0.5526', '0.4524']
   """
+  adam = optax.scale_by_adam()
 
   def init(num_tasks):
-    return jnp.zeros(num_tasks)
+    zeros_K = jnp.zeros(num_tasks)
+    return UncertaintyState(zeros_K, adam.init(zeros_K))
 
-  def update(gram_KxK, state, **extras):
-    losses_K = needed(
-        extras, 'losses_K', 'uncertainty_weighting', (len(gram_KxK),)
-    )
-    # The minimum is at log(loss): a step never goes past it, nor to infinity.
-    slope_K = jnp.clip(1 - jnp.exp(-state) * losses_K, -1 / step_size, 1.0)
-    state = jnp.clip(state - step_size * slope_K, -10.0, 10.0)
-    return jnp.exp(-state), state
+  def update(gram_KxK, state, *, losses_K=None, **extras):
+    del gram_KxK, extras
+    losses_K = need(losses_K, 'losses_K', 'uncertainty_weighting', HOW)
+    slope_K = 0.5 - 0.5 * jnp.exp(-state.log_variances_K) * losses_K
+    step_K, adam_state = adam.update(slope_K, state.adam)
+    log_variances_K = state.log_variances_K - learning_rate * step_K
+    weights_K = 0.5 * jnp.exp(-log_variances_K)
+    return weights_K, UncertaintyState(log_variances_K, adam_state)
 
   return Weighting(init, update, 'uncertainty_weighting')
 
 
+class DwaState(NamedTuple):
+  """State of `dwa`.
+
+  Attributes:
+    last_K: losses of the update before.
+    before_K: losses of the one before that.
+    count: updates so far.
+  """
+
+  last_K: jax.Array
+  before_K: jax.Array
+  count: jax.Array
+
+
 def dwa(temperature: float = 2.0) -> Weighting:
-  r"""More weight to losses that fall slowly (dynamic weight average).
+  r"""More weight to losses that fell less (dynamic weight average).
 
-  .. math:: w_k = K \operatorname{softmax}_k\Big(
-    \frac{\ell_k(t - 1)}{\ell_k(t - 2)} \big/ T\Big)
+  .. math:: w = K \operatorname{softmax}(r / T), \qquad
+    r_k = L_k^{t-1} / L_k^{t-2}
 
-  and 1 in the first two steps. Needs `losses_K`.
+  with 1 for all in the first two updates.
+
+  .. warning:: The paper's losses are averages over an epoch; an update has
+    those of its batch. Give smoothed `losses_K`.
 
   Args:
-    temperature: T; higher is more even.
+    temperature: T; the larger, the more equal the weights.
+
+  Returns:
+    A `Weighting` that needs `losses_K`; its weights sum to K.
 
   Raises:
-    ValueError: if `temperature` is not positive.
+    ValueError: if the temperature is not positive; at `update`, without
+      `losses_K`.
 
   References:
-    Liu et al., End-to-End Multi-Task Learning with Attention, 2019,
+    Liu et al., End-to-End Multi-Task Learning with Attention, 2018,
     arXiv:1803.10704
 
   >>> import jax.numpy as jnp
   >>> import gradlens as gl
   >>> weighting = gl.dwa()
-  >>> print(weighting.update(jnp.eye(2), weighting.init(2),
-  ...                        losses_K=jnp.array([0.25, 0.75]))[0])
-  [1. 1.]
+  >>> state = weighting.init(2)
+  >>> for losses_K in ([1., 1.], [0.5, 1.], [0.4, 1.]):
+  ...   weights_K, state = weighting.update(
+  ...       jnp.eye(2), state, losses_K=jnp.array(losses_K))
+  >>> print([f'{weight:.4f}' for weight in weights_K])
+  ['0.8756', '1.1244']
   """
-  if temperature <= 0:
+  if not temperature > 0:
     raise ValueError(f'temperature={temperature} must be positive')
 
   def init(num_tasks):
-    return jnp.ones((2, num_tasks)), jnp.zeros((), jnp.int32)
+    return DwaState(
+        jnp.ones(num_tasks), jnp.ones(num_tasks), jnp.zeros((), jnp.int32)
+    )
 
-  def update(gram_KxK, state, **extras):
-    num_tasks = len(gram_KxK)
-    losses_K = needed(extras, 'losses_K', 'dwa', (num_tasks,))
-    (before_K, last_K), count = state
-    ratio_K = last_K / jnp.maximum(before_K, _SMALLEST)
-    softmax_K = jax.nn.softmax(jnp.minimum(ratio_K, 1e6) / temperature)
-    weights_K = jnp.where(count < 2, 1.0, num_tasks * softmax_K)
-    return weights_K, (jnp.stack([last_K, losses_K]), count + 1)
+  def update(gram_KxK, state, *, losses_K=None, **extras):
+    del gram_KxK, extras
+    losses_K = need(losses_K, 'losses_K', 'dwa', HOW)
+    rates_K = state.last_K / jnp.maximum(state.before_K, LEAST)
+    weights_K = len(rates_K) * jax.nn.softmax(rates_K / temperature)
+    weights_K = jnp.where(state.count < 2, 1.0, weights_K)
+    # Never the same array twice: a donated state may hold each only once.
+    new = jnp.asarray(losses_K, jnp.float32)
+    return weights_K, DwaState(new, state.last_K, state.count + 1)
 
   return Weighting(init, update, 'dwa')
 
 
-def stch(mu: float = 1.0) -> Weighting:
-  r"""The gradient of the smooth Tchebycheff scalarization (STCH).
+def stch(mu: float = 1.0, pref: Sequence[float] | None = None) -> Weighting:
+  r"""The gradient of a smooth largest loss (smooth Tchebycheff).
 
-  .. math:: \mu \log \sum_k e^{u_k \ell_k / \mu}, \qquad
-    w_k = u_k \operatorname{softmax}_k(u_k \ell_k / \mu), \qquad u = 1 / K
+  .. math:: w_k = u_k \operatorname{softmax}_k (u L / \mu) =
+    \frac{\partial}{\partial L_k} \mu \log \sum_j e^{u_j L_j / \mu}
 
-  Needs `losses_K`, whose ideal values are taken to be 0.
+  .. warning:: The ideal point is 0 here: give `losses_K` less the best values
+    that are known. The paper has no default for mu.
 
   Args:
-    mu: towards 0 only the largest loss counts.
+    mu: the smaller, the more the largest loss counts alone.
+    pref: u; None is 1/K for all.
+
+  Returns:
+    A `Weighting` that needs `losses_K`.
 
   Raises:
-    ValueError: if `mu` is not positive.
+    ValueError: if mu is not positive; at `update`, without `losses_K`; when
+      initialized for another number of tasks.
 
   References:
     Lin et al., Smooth Tchebycheff Scalarization for Multi-Objective
@@ -162,16 +249,19 @@ def stch(mu: float = 1.0) -> Weighting:
 
   >>> import jax.numpy as jnp
   >>> import gradlens as gl
-  >>> print(gl.stch(mu=0.5).update(
-  ...     jnp.eye(2), (), losses_K=jnp.array([1., 1.]))[0])
-  [0.25 0.25]
+  >>> weights_K, _ = gl.stch(mu=0.1).update(jnp.eye(2), (),
+  ...                                       losses_K=jnp.array([0.2, 0.6]))
+  >>> print([f'{weight:.4f}' for weight in weights_K])
+  ['0.0596', '0.4404']
   """
-  if mu <= 0:
+  if not mu > 0:
     raise ValueError(f'mu={mu} must be positive')
+  preferred = preferring(lambda gram_KxK, pref_K: pref_K, pref, 'stch')
 
-  def update(gram_KxK, state, **extras):
-    num_tasks = len(gram_KxK)
-    losses_K = needed(extras, 'losses_K', 'stch', (num_tasks,))
-    return jax.nn.softmax(losses_K / num_tasks / mu) / num_tasks, state
+  def update(gram_KxK, state, *, losses_K=None, **extras):
+    del extras
+    losses_K = need(losses_K, 'losses_K', 'stch', HOW)
+    pref_K, _ = preferred.update(gram_KxK, ())
+    return pref_K * jax.nn.softmax(pref_K * losses_K / mu), state
 
-  return Weighting(lambda num_tasks: (), update, 'stch')
+  return Weighting(preferred.init, update, 'stch')

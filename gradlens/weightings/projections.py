@@ -1,10 +1,13 @@
 """Weightings that project gradients off each other, in random order."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
 from gradlens.types import Weighting
-from gradlens.weightings import solvers
+from gradlens.weightings.fixed import own_key
+from gradlens.weightings.solvers import dot, unit_rows
 
 
 def pcgrad(key: jax.Array | None = None) -> Weighting:
@@ -35,11 +38,6 @@ def pcgrad(key: jax.Array | None = None) -> Weighting:
   [2.2222223 1.5789473]
   """
 
-  def init(num_tasks):
-    del num_tasks
-    # A copy: a training step may donate the state, and the key with it.
-    return jax.random.key(0) if key is None else jnp.copy(key)
-
   def update(gram_KxK, state, **extras):
     del extras
     state, order_key = jax.random.split(state)
@@ -51,7 +49,7 @@ def pcgrad(key: jax.Array | None = None) -> Weighting:
     added_KxK = _projections(cosines_KxK, order_key)
     return 1 + jnp.sum(norms_K[:, None] * added_KxK, axis=0) / by_K, state
 
-  return Weighting(init, update, 'pcgrad')
+  return Weighting(lambda num_tasks: own_key(key), update, 'pcgrad')
 
 
 def _projections(cosines_KxK: jax.Array, key: jax.Array) -> jax.Array:
@@ -72,82 +70,99 @@ def _projections(cosines_KxK: jax.Array, key: jax.Array) -> jax.Array:
   return jax.vmap(project)(jnp.arange(num_tasks), orders_KxK)
 
 
-def gradvac(beta: float = 0.01, key: jax.Array | None = None) -> Weighting:
-  r"""Turns every gradient to a running mean of its cosines (GradVac).
+class GradVacState(NamedTuple):
+  """State of `gradvac`.
 
-  As `pcgrad`, but gradient i gives way to j wherever their cosine is below its
-  exponential moving average :math:`\hat\phi_{ij}`, and until it has reached it:
+  Attributes:
+    targets_KxK: the moving averages of cosines, by projected and met task.
+    key: for the next orders.
+  """
+
+  targets_KxK: jax.Array
+  key: jax.Array
+
+
+def gradvac(beta: float = 0.01, key: jax.Array | None = None) -> Weighting:
+  r"""Turns gradients towards each other up to their usual cosine (GradVac).
+
+  Task i's gradient :math:`\hat g_i` meets the others in random order. Where its
+  cosine :math:`\phi` with task j is below the moving average
+  :math:`\hat\phi_{ij}`, it gets as much of task j's as brings it there:
 
   .. math::
-    g_i &\leftarrow g_i + \frac{\|g_i\| \big(\hat\phi_{ij} \sqrt{1 - \phi^2}
-      - \phi \sqrt{1 - \hat\phi_{ij}^2}\big)}
-      {\|g_j\| \sqrt{1 - \hat\phi_{ij}^2}} g_j \\
-    \hat\phi_{ij} &\leftarrow (1 - \beta) \hat\phi_{ij} + \beta \phi
+    \hat g_i \leftarrow \hat g_i + \frac{\|\hat g_i\| (\hat\phi_{ij}
+      \sqrt{1 - \phi^2} - \phi \sqrt{1 - \hat\phi_{ij}^2})}
+      {\|g_j\| \sqrt{1 - \hat\phi_{ij}^2}}\, g_j, \qquad
+    \hat\phi_{ij} \leftarrow (1 - \beta) \hat\phi_{ij} + \beta \phi
 
-  with :math:`\hat\phi = 0` at first.
+  From averages of 0, so that the first update is that of `pcgrad`.
+
+  .. warning:: Averages count as at most 0.9999, where the formula divides by 0.
 
   Args:
-    beta: of the moving average, between 0 and 1.
-    key: a PRNG key for the orders; None is `jax.random.key(0)`.
-
-  Raises:
-    ValueError: if `beta` is outside [0, 1].
+    beta: the share of the newest cosine.
+    key: a PRNG key for the orders; None is `jax.random.key(0)`. It is kept in
+      the state and changes at every update.
 
   References:
-    Wang et al., Gradient Vaccine, 2021, arXiv:2010.05874
+    Wang et al., Gradient Vaccine: Investigating and Improving Multi-task
+    Optimization in Massively Multilingual Models, 2020, arXiv:2010.05874
 
   >>> import jax.numpy as jnp
   >>> import gradlens as gl
   >>> weighting = gl.gradvac()
   >>> gram_KxK = jnp.array([[18., -22.], [-22., 38.]])
   >>> weights_K, _ = weighting.update(gram_KxK, weighting.init(2))
-  >>> print(jnp.array_str(weights_K, precision=4))
-  [2.2222 1.5789]
+  >>> print([f'{weight:.4f}' for weight in weights_K])
+  ['2.2222', '1.5789']
   """
-  if not 0 <= beta <= 1:
-    raise ValueError(f'beta={beta} must be between 0 and 1')
 
   def init(num_tasks):
-    means_KxK = jnp.zeros((num_tasks, num_tasks), jnp.float32)
-    return means_KxK, jax.random.key(0) if key is None else jnp.copy(key)
+    return GradVacState(jnp.zeros((num_tasks, num_tasks)), own_key(key))
 
   def update(gram_KxK, state, **extras):
     del extras
-    means_KxK, key = state
-    key, order_key = jax.random.split(key)
-    num_tasks = len(gram_KxK)
-    units = solvers.unit_rows(gram_KxK)
-    present_K = units.norms_K > 0
-
-    def turn(task, own_means_K, order_K):
-      def meet(carry, other):
-        own_K, mean_K = carry
-        along_K = solvers.dot(units.cosines_KxK, own_K)
-        length = jnp.sqrt(jnp.maximum(jnp.sum(own_K * along_K), 0.0))
-        cosine = along_K[other] / jnp.where(length > 0, length, 1.0)
-        cosine = jnp.clip(cosine, -1.0, 1.0)
-        mean = mean_K[other]
-        meets = (other != task) & present_K[other] & present_K[task]
-        sine, mean_sine = (
-            jnp.sqrt(jnp.maximum(1 - x * x, 0.0)) for x in (cosine, mean)
-        )
-        added = length * (mean * sine / jnp.maximum(mean_sine, 1e-6) - cosine)
-        added = jnp.where(meets & (cosine < mean), added, 0.0)
-        moved = jnp.where(meets, mean + beta * (cosine - mean), mean)
-        return (own_K.at[other].add(added), mean_K.at[other].set(moved)), None
-
-      start = jax.nn.one_hot(task, num_tasks), own_means_K
-      return jax.lax.scan(meet, start, order_K)[0]
-
+    new_key, order_key = jax.random.split(state.key)
+    norms_K, by_K, cosines_KxK = unit_rows(gram_KxK)
     orders_KxK = jnp.argsort(jax.random.uniform(order_key, gram_KxK.shape))
-    turned_KxK, means_KxK = jax.vmap(turn)(
-        jnp.arange(num_tasks), means_KxK, orders_KxK
+    turn = jax.vmap(_turned, in_axes=(None, 0, 0, 0, None))
+    added_KxK, targets_KxK = turn(
+        cosines_KxK, jnp.arange(len(norms_K)), orders_KxK, state.targets_KxK,
+        beta,
     )
-    # Back from unit rows: what i adds of j, in lengths of i over those of j.
-    added_KxK = turned_KxK - jnp.eye(num_tasks)
-    weights_K = 1 + jnp.sum(
-        units.norms_K[:, None] * added_KxK, axis=0
-    ) / units.by_K
-    return weights_K, (means_KxK, key)
+    weights_K = 1 + dot(norms_K, added_KxK) / by_K
+    return weights_K, GradVacState(targets_KxK, new_key)
 
   return Weighting(init, update, 'gradvac')
+
+
+def _turned(
+    cosines_KxK: jax.Array,
+    task: jax.Array,
+    order_K: jax.Array,
+    targets_K: jax.Array,
+    beta: float,
+) -> tuple[jax.Array, jax.Array]:
+  """What one unit row adds of the others, and its new targets."""
+  own_K = jax.nn.one_hot(task, len(order_K))
+  present_K = jnp.diag(cosines_KxK) > 0
+
+  def meet(carry, other):
+    added_K, targets_K = carry
+    inner_K = dot(cosines_KxK, own_K + added_K)
+    length_sq = dot(inner_K, own_K + added_K)
+    counts = (other != task) & present_K[other] & (length_sq > 1e-12)
+    length = jnp.sqrt(jnp.where(counts, length_sq, 1.0))
+    cosine = jnp.clip(inner_K[other] / length, -1.0, 1.0)
+    target = jnp.clip(targets_K[other], -0.9999, 0.9999)
+    rest = jnp.sqrt(1 - target**2)
+    missing = target * jnp.sqrt(1 - cosine**2) / rest - cosine
+    missing = jnp.where(counts & (cosine < target), length * missing, 0.0)
+    moved = jnp.where(counts, beta * (cosine - targets_K[other]), 0.0)
+    return (
+        added_K.at[other].add(missing),
+        targets_K.at[other].add(moved),
+    ), None
+
+  start = (jnp.zeros_like(own_K), targets_K)
+  return jax.lax.scan(meet, start, order_K)[0]
