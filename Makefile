@@ -11,7 +11,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test quick lint bench warm-start clean
+.PHONY: demo test quick lint bench bench-torchjd warm-start clean
 
 demo: $(INSTALLED)
 	$(RUN) -m gradlens.main --config=configs/toy.py --workdir=runs/demo
@@ -28,9 +28,20 @@ lint: $(INSTALLED)
 	@! grep -rnE 'noqa|type: ignore|pylint: ?disable|pragma: no|fmt: (off|skip)' \
 	  --include='*.py' --exclude-dir=.venv --exclude-dir=build .
 
-# What measuring costs, in ratios. On an idle machine.
+# What measuring costs, in ratios. On an idle machine; half an hour.
 bench: $(INSTALLED)
+	$(RUN) -m benchmarks.instrument --sizes=medium --rows=4,8,32
 	$(RUN) -m benchmarks.step --config=configs/toy.py
+
+# The same with TorchJD taking turns, from an environment of its own.
+bench-torchjd: $(INSTALLED) .venv-bench/installed
+	$(RUN) -m benchmarks.instrument --sizes=medium --rows=8 \
+	  --sequences=16 --length=256 --torchjd=.venv-bench/bin/python
+
+.venv-bench/installed: setup.py
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install -q '.[bench]'
+	touch $@
 
 # Trains the weights that the package ships, then puts them there.
 warm-start: $(INSTALLED)
@@ -40,7 +51,7 @@ warm-start: $(INSTALLED)
 	  --output=gradlens/models/warm
 
 clean:
-	rm -rf $(VENV) build gradlens.egg-info
+	rm -rf $(VENV) .venv-bench build gradlens.egg-info
 
 # The stamp is touched last: an installation that was cut off starts again.
 $(INSTALLED): setup.py constraints.txt

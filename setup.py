@@ -43,6 +43,17 @@ TEST = [
     'torch==2.13.0',
 ]
 
+# What the peer in `make bench-torchjd` needs, in an environment of its own.
+BENCH = [
+    'numpy>=2.0',
+    # Reads the weights that gradlens saves.
+    'safetensors>=0.5',
+    # A CPU build; any other would bring gigabytes of CUDA.
+    'torch==2.13.0',
+    # The first with autogram and the weightings that are compared.
+    'torchjd>=0.18',
+]
+
 setuptools.setup(
     name='gradlens',
     version=VERSION,
@@ -69,6 +80,7 @@ setuptools.setup(
         'train': TRAIN,
         'tpu': ['jax[tpu]'],
         'cuda': ['jax[cuda13]'],
+        'bench': BENCH,
         'test': [*TRAIN, *TEST],
     },
 )

@@ -1,4 +1,4 @@
-"""What per-task gradients cost, in every way to have them, beside the plain one.
+"""What per-task gradients cost, in every way, beside the plain gradient.
 
     python -m benchmarks.instrument --sizes=medium --rows=4,8,32
     python -m benchmarks.instrument --torchjd=.venv-bench/bin/python ...

@@ -5,6 +5,7 @@ has no JAX in use. A line in names a step; a line out says that it is done.
 """
 
 from collections.abc import Callable
+import copy
 import json
 import pathlib
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 from safetensors.torch import load_file
 import torch
 from torch import nn
-from torchjd.aggregation import UPGrad, UPGradWeighting
+from torchjd.aggregation import IMTLG, IMTLGWeighting
 from torchjd.autogram import Engine
 from torchjd.autojac import backward, jac_to_grad
 
@@ -141,23 +142,31 @@ def losses(
 
 
 def steps(
-    decoder: Decoder, rows: Callable[[], torch.Tensor]
+    decoder: Decoder, rows: Callable[[Decoder], torch.Tensor]
 ) -> dict[str, Callable[[], None]]:
   """What can be asked for."""
-  engine = Engine(decoder)
-  weighting, aggregator = UPGradWeighting(), UPGrad()
+  # Of its own: an engine watches every forward pass of its module.
+  watched = copy.deepcopy(decoder)
+  engine = Engine(watched, batch_dim=None)
+  weighting, aggregator = IMTLGWeighting(), IMTLG()
 
   def autogram():
-    losses_R = rows()
+    losses_R = rows(watched)
     weights_R = weighting(engine.compute_gramian(losses_R))
     losses_R.backward(weights_R)
+    watched.zero_grad(set_to_none=True)
 
   def autojac():
-    backward(rows(), parallel_chunk_size=1)
+    backward(rows(decoder), parallel_chunk_size=1)
     jac_to_grad(decoder.parameters(), aggregator)
+    decoder.zero_grad(set_to_none=True)
+
+  def joint():
+    rows(decoder).sum().backward()
+    decoder.zero_grad(set_to_none=True)
 
   return {
-      'torch joint': lambda: rows().sum().backward(),
+      'torch joint': joint,
       'TorchJD autogram': autogram,
       'TorchJD autojac': autojac,
   }
@@ -172,15 +181,14 @@ def main(folder: str, num_rows: int) -> None:
   tokens = torch.tensor(data['tokens'], dtype=torch.long)
   advantages = torch.tensor(data['advantages'])
 
-  def rows():
+  def rows(decoder):
     return losses(decoder, tokens, advantages, num_rows)
 
   known = steps(decoder, rows)
   print(','.join(known), flush=True)
-  print(','.join(f'{x:.6f}' for x in rows().tolist()), flush=True)
+  print(','.join(f'{x:.6f}' for x in rows(decoder).tolist()), flush=True)
   for line in sys.stdin:
     known[line.strip()]()
-    decoder.zero_grad(set_to_none=True)
     print('done', flush=True)
 
 
