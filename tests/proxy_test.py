@@ -47,7 +47,7 @@ class RankCorrelationTest(parameterized.TestCase):
 
 class BlockProxiesTest(parameterized.TestCase):
 
-  def rows(self, num_splits, steps=12, num_tasks=3):
+  def rows(self, num_splits, steps=12, num_tasks=4):
     """Rows `[T, R, layers, N]` of two blocks, the norm falling at random."""
     rng = np.random.default_rng(0)
     scale = rng.lognormal(size=(steps, num_tasks, 1, 1))
@@ -84,11 +84,11 @@ class BlockProxiesTest(parameterized.TestCase):
         ('layers', (1,)): rows['layers'][:, :, 1],
     }
     whole = self.products(np.concatenate(list(blocks.values()), 2), num_splits)
-    pairs = list(itertools.combinations(range(3), 2))
+    pairs = list(itertools.combinations(range(4), 2))
     for (name, layer), block in blocks.items():
       own = self.products(block, num_splits)
       norms_K, cosines_P = (field[layer] for field in proxies[name])
-      for k in range(3):
+      for k in range(4):
         np.testing.assert_allclose(
             norms_K[k],
             scipy.stats.spearmanr(own[:, k, k], whole[:, k, k]).statistic,
@@ -108,7 +108,7 @@ class BlockProxiesTest(parameterized.TestCase):
         name: np.einsum('trln,tsln->tlrs', block, block)
         for name, block in self.rows(num_splits=1, steps=40).items()
     })
-    self.assertEqual(proxies['layers'].norms_K.shape, (2, 3))
+    self.assertEqual(proxies['layers'].norms_K.shape, (2, 4))
     self.assertGreater(proxies['layers'].norms_K.min(), 0.9)
     self.assertLess(proxies['head'].norms_K.max(), 0.5)
 
