@@ -58,6 +58,25 @@ class InnerTest(parameterized.TestCase):
         gl.inner(grads_RxP, direction), readings.along_R, rtol=1e-5
     )
 
+  def test_sharded_leaves_stay_where_they_are(self):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ('fsdp',))
+    rng = np.random.default_rng(0)
+    rows, updates = rng.normal(size=(4, 16, 3)), rng.normal(size=(16, 3))
+
+    def put(array, *spec):
+      sharding = jax.sharding.NamedSharding(
+          mesh, jax.sharding.PartitionSpec(*spec)
+      )
+      return jax.device_put(jnp.asarray(array, jnp.float32), sharding)
+
+    arguments = {'w': put(rows, None, 'fsdp')}, {'w': put(updates, 'fsdp')}
+    compiled = jax.jit(gl.inner).lower(*arguments).compile()
+    np.testing.assert_allclose(
+        compiled(*arguments), np.einsum('rij,ij->r', rows, updates), rtol=1e-4
+    )
+    self.assertIn('all-reduce', compiled.as_text())
+    self.assertNotIn('all-gather', compiled.as_text())
+
   @parameterized.parameters(
       (draw(6), draw(6), 'the shape of the update'),
       (draw(6), draw()['layers'], 'have the structure'),
