@@ -94,6 +94,11 @@ def gradient_scalars(
       for name, gram in grams.items()
   }
   scalars |= _shares(kept, measured.weights, num_splits, names)
+  num_prompts = np.shape(measured.advantages_KxBxG)[1]
+  scalars |= _noise(gram_RxR, num_splits, num_prompts, names)
+  if kept_K.any():
+    norm_sq_K = np.diag(task_gram[kinds[-1]])
+    scalars['imbalance'] = float(gl.imbalance(norm_sq_K[kept_K]))
   kept_RxR = np.where(kept_R[:, None] & kept_R, gram_RxR, 0.0)
   cross_KxK = gl.task_gram(
       kept_RxR, num_splits, 'cross' if num_splits > 1 else 'naive'
@@ -102,6 +107,21 @@ def gradient_scalars(
   scalars['conflict_rate'] = float(gl.conflict_rate(cross_KxK))
   scalars['effective_rank'] = float(gl.effective_rank(naive_KxK))
   return scalars | _after_optimizer(measured, kept_K, num_splits, names)
+
+
+def _noise(
+    gram_RxR: np.ndarray, num_splits: int, num_prompts: int,
+    names: Sequence[str],
+) -> Scalars:
+  """How much of each task's gradient is noise, which takes splits to see."""
+  if num_splits == 1:
+    return {}
+  critical_K = gl.critical_batch_size(gram_RxR, num_splits, num_prompts)
+  return {
+      **_per_task('noise_trace', gl.noise_trace(gram_RxR, num_splits), names),
+      **_per_task('snr', gl.snr(gram_RxR, num_splits), names),
+      **_per_task('critical_batch_size', critical_K, names),
+  }
 
 
 def _after_optimizer(

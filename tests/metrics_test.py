@@ -1,11 +1,8 @@
-"""Metrics: scalars against the gradients themselves, and a history that lasts.
+"""Metrics: scalars against the gradients themselves.
 
 The Gram matrices are made of known gradients; what is expected is computed
 from those, as vectors, in float64.
 """
-
-import json
-import pathlib
 
 from absl.testing import absltest, parameterized
 import numpy as np
@@ -42,7 +39,9 @@ def _measured(rows, **changes):
       loss_R=np.arange(6.0), entropy_R=np.arange(6.0) ** 2,
       sampler_gap_R=np.arange(6.0) / 10,
       shares_K=np.array([0.5, 0.25, 0.25]),
-      advantages_KxBxG=np.array([[[1.0, -1.0]], [[3.0, -1.0]], [[0.0, 0.0]]]),
+      advantages_KxBxG=np.array(
+          [[[1.0, -1.0]] * S, [[3.0, -1.0]] * S, [[0.0, 0.0]] * S]
+      ),
       grams={name: _gram(block) for name, block in rows.items()},
       weights=_WEIGHTS_K, skipped_K=np.zeros(K, int), update_norm=0.25,
       inner_R=np.array([-1.0, -2.0, 1.0, 0.0, -4.0, -2.0]),
@@ -102,6 +101,26 @@ class GradientScalarsTest(MetricsTestCase):
     for pair, i, j in (('a/b', 0, 1), ('a/c', 0, 2), ('b/c', 1, 2)):
       self.assertEqual(scalars[f'inner/{pair}'], tasks_KxN[i] @ tasks_KxN[j])
 
+  def test_noise(self):
+    rows = _rows()
+    scalars = metrics.gradient_scalars(_measured(rows), S, _NAMES)
+    # A sum of two halves varies as their difference does.
+    noise_K = sum(
+        np.sum((block[:, 0] - block[:, 1]) ** 2, axis=(1, 2))
+        for block in rows.values()
+    )
+    unbiased_K = sum(map(_products_of_splits, rows.values()))
+    self.assertGreater(unbiased_K.min(), 0)
+    self.assert_scalars(scalars, 'noise_trace', noise_K)
+    self.assert_scalars(scalars, 'snr', unbiased_K / noise_K)
+    # Of S prompts, one in each split.
+    self.assert_scalars(
+        scalars, 'critical_batch_size', S * noise_K / unbiased_K
+    )
+    np.testing.assert_allclose(
+        scalars['imbalance'], unbiased_K.max() / unbiased_K.min(), rtol=1e-6
+    )
+
   def test_after_the_optimizer(self):
     # Rows' products -1 - 2, 1 + 0, -4 - 2: the joint loss falls by 8.
     scalars = metrics.gradient_scalars(_measured(_rows()), S, _NAMES)
@@ -139,7 +158,10 @@ class GradientScalarsTest(MetricsTestCase):
         _measured(rows, weights=np.ones(6), skipped_K=np.zeros(6),
                   shares_K=np.full(6, 1 / 6)), 1, 'uvwxyz',
     )
-    self.assertEmpty([tag for tag in scalars if 'unbiased' in tag])
+    needs_splits = ('unbiased', 'noise', 'snr', 'critical')
+    self.assertEmpty([
+        tag for tag in scalars if any(word in tag for word in needs_splits)
+    ])
     embed = rows['embed'].reshape(6, -1)
     self.assert_scalars(
         scalars, 'layer_norm_sq/embed', np.sum(embed**2, axis=1), 'uvwxyz'
@@ -154,6 +176,12 @@ class GradientScalarsTest(MetricsTestCase):
     self.assertEqual(scalars['share/before/b'], 0.0)
     self.assertTrue(np.isnan(scalars['intrinsic_norm_sq/unbiased/b']))
     self.assertTrue(np.isfinite(scalars['intrinsic_norm_sq/unbiased/a']))
+
+  def test_where_every_task_is_skipped_none_is_the_loudest(self):
+    rows = {name: np.nan * block for name, block in _rows().items()}
+    measured = _measured(rows, skipped_K=np.ones(K, int))
+    scalars = metrics.gradient_scalars(measured, S, _NAMES)
+    self.assertNotIn('imbalance', scalars)
 
   def test_a_step_without_gradients_has_no_shares(self):
     rows = {name: 0 * block for name, block in _rows().items()}
@@ -173,6 +201,10 @@ class GradientScalarsTest(MetricsTestCase):
     self.assert_scalars(scalars, 'skipped', [0, 1, 0])
     self.assertTrue(np.isnan(scalars['norm_sq/naive/b']))
     self.assertTrue(np.isfinite(scalars['norm_sq/unbiased/a']))
+    norms = [scalars[f'norm_sq/unbiased/{name}'] for name in 'ac']
+    np.testing.assert_allclose(
+        scalars['imbalance'], max(norms) / min(norms), rtol=1e-6
+    )
     kept_KxN = _tasks(rows)
     kept_KxN[1] = 0.0
     self.assert_shares(scalars, kept_KxN)
@@ -223,67 +255,6 @@ class StepScalarsTest(MetricsTestCase):
     self.assertEqual(
         tags, {'loss', 'entropy', 'sampler_gap', 'abs_advantage', 'update_norm'}
     )
-
-
-class HistoryTest(parameterized.TestCase):
-
-  def setUp(self):
-    super().setUp()
-    self.workdir = pathlib.Path(self.create_tempdir().full_path)
-    self.path = self.workdir / metrics.HISTORY
-    self.write(1, 2, 3)
-
-  def write(self, *steps):
-    writer = metrics.HistoryWriter(self.workdir)
-    for step in steps:
-      writer.write_scalars(step, {'loss/a': step / 4})
-    writer.write_texts(steps[-1], {'samples/a': 'one\ntwo'})
-    writer.close()
-
-  def lines(self):
-    return [json.loads(line) for line in self.path.read_text().splitlines()]
-
-  def test_a_line_for_each_write(self):
-    scalars = [dict(step=i, scalars={'loss/a': i / 4}) for i in (1, 2, 3)]
-    texts = dict(step=3, texts={'samples/a': 'one\ntwo'})
-    self.assertEqual(self.lines(), [*scalars, texts])
-
-  def test_flush_puts_lines_on_disk(self):
-    writer = metrics.HistoryWriter(self.workdir)
-    writer.write_scalars(4, {'loss/a': 1.0})
-    writer.flush()
-    self.assertEqual(self.lines()[-1]['step'], 4)
-    writer.close()
-
-  def test_a_resumed_run_writes_its_steps_once(self):
-    with self.path.open('a') as file:
-      file.write('{"step": 4, "scal')  # killed here
-    metrics.truncate(self.workdir, 2)
-    self.assertEqual([line['step'] for line in self.lines()], [1, 2])
-    self.write(3, 4)
-    self.assertEqual([line['step'] for line in self.lines()], [1, 2, 3, 4, 4])
-    self.assertEqual([path.name for path in self.workdir.iterdir()],
-                     [metrics.HISTORY])
-
-  def test_a_cut_off_last_line_is_dropped_whatever_its_step(self):
-    whole = self.path.read_text()
-    self.path.write_text(whole + '{"step": 1, "scalars": {}}')
-    metrics.truncate(self.workdir, 3)
-    self.assertEqual(self.path.read_text(), whole)
-
-  @parameterized.parameters('{"step": 2, "sca', '7', 'null', '{"scalars": {}}')
-  def test_a_damaged_line_is_named(self, damaged):
-    lines = self.path.read_text().split('\n')
-    lines[1] = damaged
-    self.path.write_text('\n'.join(lines))
-    with self.assertRaisesRegex(ValueError, f'{self.path}, line 2 is damaged'):
-      metrics.truncate(self.workdir, 3)
-    self.assertEqual(self.path.read_text(), '\n'.join(lines))
-
-  def test_a_new_run_has_nothing_to_drop(self):
-    self.path.unlink()
-    metrics.truncate(self.workdir, 0)
-    self.assertEmpty(list(self.workdir.iterdir()))
 
 
 if __name__ == '__main__':

@@ -109,6 +109,43 @@ class SummaryTest(ReportCase):
         [ratio, ratio * math.exp(-half), ratio * math.exp(half)], rtol=1e-5)
     self.assertEqual(rows[0].ratio, (1, 1, 1))
 
+  def test_noise_is_of_means(self):
+    rows, numbers = self.rows()
+    # The naive norms are 30 more; batches hold 8 prompts of each task.
+    mean = numbers['norm_sq/unbiased'][:, 1].mean()
+    np.testing.assert_allclose(rows[1].snr, mean / 30, rtol=1e-6)
+    means_9 = [
+        np.delete(numbers['norm_sq/unbiased'][:, 1], slice(4 * i, 4 * i + 4))
+        .mean() for i in range(10)]
+    half = 2.262157 * math.sqrt(9 * np.var(np.log(means_9)))
+    critical = 8 * 30 / mean
+    np.testing.assert_allclose(
+        rows[1].critical_batch,
+        [critical, critical * math.exp(-half), critical * math.exp(half)],
+        rtol=1e-5)
+    self.assertGreater(half, 0.01)
+    page = report.write(self.workdir).read_text()
+    shown = tables.bracket(tables.number, *rows[1].critical_batch)
+    self.assertIn(f'<td>{mean / 30:.3f}</td><td>{shown}</td>', page)
+
+  def test_without_signal_there_is_no_critical_batch_size(self):
+    numbers = write_run(self.workdir)
+    unbiased_T = numbers['norm_sq/unbiased'][:, 0]
+    lines = []
+    for line, value in zip(
+        (self.workdir / 'metrics.jsonl').read_text().splitlines(),
+        [*(unbiased_T - unbiased_T.mean() + 1e-3), 0.0, 0.0], strict=True):
+      record = json.loads(line)
+      if 'scalars' in record:
+        record['scalars']['norm_sq/unbiased/a'] = value
+      lines.append(json.dumps(record))
+    (self.workdir / 'metrics.jsonl').write_text('\n'.join(lines) + '\n')
+    rows = summary.summarize(history.load(self.workdir))
+    self.assertTrue(math.isnan(rows[0].critical_batch.value))
+    self.assertAlmostEqual(rows[0].snr, 1e-3 / (
+        30 + unbiased_T.mean() - 1e-3), places=6)
+    self.assertTrue(rows[1].critical_batch.bounded)
+
   def test_gain_is_paired_by_prompt(self):
     rows, numbers = self.rows()
     before_N, after_N = (rewards[:, 0] for rewards in numbers['evals'])

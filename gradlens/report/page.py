@@ -72,7 +72,9 @@ def render(
   for panel in panels:
     sections.append(_figure(panel, number))
     number += len(panel.figures)
-  sections += [samples.section(run), _counters(run), _provenance(run)]
+  sections += [
+      _noise(run, rows), samples.section(run), _counters(run),
+      _provenance(run)]
   headline, lede = sentence.parts(rows)
   return _PAGE.format(
       policy=markup.policy(plotly, style.SCRIPT), css=style.CSS,
@@ -148,6 +150,22 @@ def _note(run: history.Run, row: summary.Row) -> str:
       f'{summary.NUM_BLOCKS} blocks of consecutive steps; the ratio\'s hold '
       'for all pairs of tasks at once, as the quietest is picked by looking; '
       'the gain\'s pair the same held-out prompts before and after.')
+
+
+def _noise(run: history.Run, rows: Sequence[summary.Row]) -> str:
+  """How much of the gradients is noise, and what batch would change that."""
+  lines = [
+      [markup.swatch(curves.fill(k), row.task), tables.number(row.snr),
+       tables.bracket(tables.number, *row.critical_batch)]
+      for k, row in enumerate(rows)]
+  head = ['task', 'signal-to-noise', 'critical batch size [95%]']
+  return markup.section('Noise', (
+      'Signal-to-noise: the squared norm without noise over what noise adds to '
+      'the naive one, both averaged over the run. Critical batch size: the '
+      'prompts of a task in a step that would make it 1, a step having '
+      f'{run.setting("prompts_per_task")}; well above it, more prompts help '
+      'little. It is not known where the squared norm may be zero.'),
+      f'<div class="scroll">{markup.table(head, lines)}</div>')
 
 
 def _counters(run: history.Run) -> str:

@@ -15,6 +15,7 @@ from gradlens.report import history
 # Steps of a run resemble their neighbors, so an observation of the jackknife
 # is a block of steps; ten are enough for an interval, and long for short runs.
 NUM_BLOCKS = 10
+_MAX_LOG = 700.0  # exp of more overflows
 _EXACT = ('sequence_mean', 'fixed_length')
 
 
@@ -40,6 +41,9 @@ class Row(NamedTuple):
     contribution: squared norm of what the task adds to the joint gradient.
     naive: the same with the sampling noise left in.
     intrinsic: squared norm of the gradient of the task's own loss.
+    snr: signal-to-noise ratio, of run averages: contribution over noise trace.
+    critical_batch: critical batch size in prompts, of run averages; not known
+      where the contribution may be zero.
     share_before: share of the update without the correction.
     share_after: share of the update with the correction.
     reward_of: 'held-out' (first and last evaluation) or, where there are not
@@ -57,6 +61,8 @@ class Row(NamedTuple):
   contribution: Estimate
   naive: float
   intrinsic: float
+  snr: float
+  critical_batch: Estimate
   share_before: float
   share_after: float
   reward_of: str
@@ -78,15 +84,18 @@ def summarize(run: history.Run) -> list[Row]:
   norms_TxK = run.per_task('norm_sq/unbiased')
   contributions = [_over_steps(float, norms_T) for norms_T in norms_TxK.T]
   ratios = _ratios(norms_TxK)
-  means = {prefix: [mean(values_T) for values_T in run.per_task(prefix).T]
-           for prefix in ('norm_sq/naive', 'intrinsic_norm_sq/unbiased',
-                          'share/before', 'share/after')}
+  noise = [_noise(run, *series) for series in zip(
+      run.per_task('norm_sq/naive').T, norms_TxK.T, strict=True)]
+  naive, intrinsic, before, after = (
+      [mean(values_T) for values_T in run.per_task(prefix).T]
+      for prefix in ('norm_sq/naive', 'intrinsic_norm_sq/unbiased',
+                     'share/before', 'share/after'))
   gains = [_gain(run, task) for task in run.tasks]
   reward_of, rewards = _rewards(run)
   measured = int(np.isfinite(norms_TxK).any(-1).sum())
   return [
-      Row(task, estimator(run), measured, contributions[k],
-          *(column[k] for column in means.values()),
+      Row(task, estimator(run), measured, contributions[k], naive[k],
+          intrinsic[k], *noise[k], before[k], after[k],
           reward_of, *rewards[k], gains[k], ratios[k])
       for k, task in enumerate(run.tasks)]
 
@@ -115,6 +124,27 @@ def _ratios(norms_TxK: np.ndarray) -> list[Estimate]:
   """Ratios of run-averaged norms to the quietest task's."""
   bounds = intervals.norm_ratios(norms_TxK, num_blocks=NUM_BLOCKS)
   return [Estimate(*map(float, task)) for task in zip(*bounds, strict=True)]
+
+
+def _noise(
+    run: history.Run, naive_T: np.ndarray, unbiased_T: np.ndarray,
+) -> tuple[float, Estimate]:
+  """A task's signal-to-noise ratio and critical batch size."""
+  def log_snr(naive, unbiased):
+    noise = naive - unbiased
+    # Without a block either may be negative: then there is no interval.
+    return math.log(unbiased / noise) if min(unbiased, noise) > 0 else math.nan
+
+  value, low, high = _over_steps(log_snr, naive_T, unbiased_T)
+  if not (math.isfinite(low) and math.isfinite(high)):
+    critical = Estimate(math.nan)
+  else:
+    prompts = run.setting('prompts_per_task')
+    critical = Estimate(*(
+        prompts * math.exp(min(-log, _MAX_LOG)) for log in (value, high, low)))
+  unbiased = mean(unbiased_T)
+  noise = mean(naive_T - unbiased_T)
+  return unbiased / noise if noise > 0 else math.nan, critical
 
 
 def _paired(run: history.Run, task: str) -> tuple[np.ndarray, np.ndarray]:

@@ -89,7 +89,7 @@ def constant(weights: Sequence[float]) -> Weighting:
 
 
 def random_weights(
-    key: jax.Array | None = None, distribution: str = 'normal'
+    distribution: str = 'normal', key: jax.Array | None = None
 ) -> Weighting:
   r"""New random weights at every update (RLW).
 
@@ -97,9 +97,9 @@ def random_weights(
     \qquad \text{or} \qquad w \sim \operatorname{Dirichlet}(1)
 
   Args:
+    distribution: `'normal'` or `'dirichlet'`.
     key: a PRNG key; None is `jax.random.key(0)`. It is kept in the state and
       changes at every update.
-    distribution: `'normal'` or `'dirichlet'`.
 
   Returns:
     A `Weighting` with weights that sum to 1.
@@ -114,7 +114,7 @@ def random_weights(
   >>> import jax
   >>> import jax.numpy as jnp
   >>> import gradlens as gl
-  >>> weighting = gl.random_weights(jax.random.key(1))
+  >>> weighting = gl.random_weights(key=jax.random.key(1))
   >>> weights_K, state = weighting.update(jnp.eye(3), weighting.init(3))
   >>> print(f'{weights_K.sum():.3f}')
   1.000
@@ -170,15 +170,23 @@ def preferring(
   return Weighting(init, update, name)
 
 
-def need(value: jax.Array | None, extra: str, name: str, how: str) -> jax.Array:
-  """The extra that a method cannot do without.
+def need(
+    value: jax.Array | None, extra: str, name: str, shape: tuple[int, ...]
+) -> jax.Array:
+  """The extra that a method cannot do without, as float32.
 
   Raises:
-    ValueError: if it was not given.
+    ValueError: if it was not given, or has another shape.
   """
   if value is None:
+    how = f'write tx.update(grads, state, params, {extra}=...)'
+    if extra == 'gram_cross_KxK':
+      how = 'give num_splits >= 2 to gl.correct, which then passes it'
+    elif extra == 'losses_K':
+      how += ', in RL 1 - rewards_K'
+    raise ValueError(f'{name}() needs {extra}: {how}')
+  if jnp.shape(value) != shape:
     raise ValueError(
-        f'{name}() needs {extra}: tx.update(grads, state, params, '
-        f'{extra}={how})'
+        f'{name}() needs {extra} of shape {shape}, got {jnp.shape(value)}'
     )
-  return value
+  return jnp.asarray(value, jnp.float32)

@@ -10,7 +10,6 @@ import optax
 from gradlens.types import Weighting
 from gradlens.weightings.fixed import need, preferring
 
-HOW = '1 - rewards_K'
 LEAST = 1e-8
 
 
@@ -72,8 +71,9 @@ def famo(learning_rate: float = 0.025, weight_decay: float = 1e-3) -> Weighting:
     return FamoState(zeros_K, jnp.ones(num_tasks), adam.init(zeros_K))
 
   def update(gram_KxK, state, *, losses_K=None, **extras):
-    del gram_KxK, extras
-    losses_K = jnp.maximum(need(losses_K, 'losses_K', 'famo', HOW), LEAST)
+    del extras
+    losses_K = need(losses_K, 'losses_K', 'famo', (len(gram_KxK),))
+    losses_K = jnp.maximum(losses_K, LEAST)
     drops_K = jnp.log(state.losses_K) - jnp.log(losses_K)
     drops_K = jnp.where(state.adam.count == 0, 0.0, drops_K)
     shares_K = jax.nn.softmax(state.logits_K)
@@ -83,9 +83,7 @@ def famo(learning_rate: float = 0.025, weight_decay: float = 1e-3) -> Weighting:
     logits_K = state.logits_K - learning_rate * step_K
     weights_K = jax.nn.softmax(logits_K) / losses_K
     weights_K /= jnp.sum(weights_K)
-    return weights_K, FamoState(
-        logits_K, jnp.asarray(losses_K, jnp.float32), adam_state
-    )
+    return weights_K, FamoState(logits_K, losses_K, adam_state)
 
   return Weighting(init, update, 'famo')
 
@@ -142,8 +140,9 @@ def uncertainty_weighting(learning_rate: float = 1e-3) -> Weighting:
     return UncertaintyState(zeros_K, adam.init(zeros_K))
 
   def update(gram_KxK, state, *, losses_K=None, **extras):
-    del gram_KxK, extras
-    losses_K = need(losses_K, 'losses_K', 'uncertainty_weighting', HOW)
+    del extras
+    shape = (len(gram_KxK),)
+    losses_K = need(losses_K, 'losses_K', 'uncertainty_weighting', shape)
     slope_K = 0.5 - 0.5 * jnp.exp(-state.log_variances_K) * losses_K
     step_K, adam_state = adam.update(slope_K, state.adam)
     log_variances_K = state.log_variances_K - learning_rate * step_K
@@ -211,14 +210,12 @@ def dwa(temperature: float = 2.0) -> Weighting:
     )
 
   def update(gram_KxK, state, *, losses_K=None, **extras):
-    del gram_KxK, extras
-    losses_K = need(losses_K, 'losses_K', 'dwa', HOW)
+    del extras
+    losses_K = need(losses_K, 'losses_K', 'dwa', (len(gram_KxK),))
     rates_K = state.last_K / jnp.maximum(state.before_K, LEAST)
     weights_K = len(rates_K) * jax.nn.softmax(rates_K / temperature)
     weights_K = jnp.where(state.count < 2, 1.0, weights_K)
-    # Never the same array twice: a donated state may hold each only once.
-    new = jnp.asarray(losses_K, jnp.float32)
-    return weights_K, DwaState(new, state.last_K, state.count + 1)
+    return weights_K, DwaState(losses_K, state.last_K, state.count + 1)
 
   return Weighting(init, update, 'dwa')
 
@@ -260,7 +257,7 @@ def stch(mu: float = 1.0, pref: Sequence[float] | None = None) -> Weighting:
 
   def update(gram_KxK, state, *, losses_K=None, **extras):
     del extras
-    losses_K = need(losses_K, 'losses_K', 'stch', HOW)
+    losses_K = need(losses_K, 'losses_K', 'stch', (len(gram_KxK),))
     pref_K, _ = preferred.update(gram_KxK, ())
     return pref_K * jax.nn.softmax(pref_K * losses_K / mu), state
 

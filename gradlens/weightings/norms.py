@@ -109,6 +109,10 @@ def imtl_g() -> Weighting:
     whole = jnp.all(kept_K | (values_K == 0))
     along_K = jnp.where(whole, dot(vectors_KxK.T, ones_K), fit_K)
     on_units_K = dot(vectors_KxK, inverse_K * along_K)
+    # Once more on what rounding left over.
+    left_K = jnp.where(whole, ones_K - dot(cosines_KxK, on_units_K), 0.0)
+    left_K = inverse_K * dot(vectors_KxK.T, left_K)
+    on_units_K += dot(vectors_KxK, left_K)
     shortest = jnp.min(jnp.where(norms_K > 0, norms_K, jnp.inf))
     weights_K = on_units_K * (shortest / by_K)
     sum_ = jnp.sum(weights_K)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 
 from gradlens.types import Weighting
@@ -14,9 +15,12 @@ from gradlens.weightings.solvers import (
     unit_rows,
 )
 
+# Newton's method for an orthogonal factor, scaled: enough for any condition.
+POLAR_STEPS = 12
+
 
 def aligned_mtl(
-    pref: Sequence[float] | None = None, scale: str = 'min'
+    scale: str = 'min', pref: Sequence[float] | None = None
 ) -> Weighting:
   r"""Makes the gradients orthogonal and of equal length (Aligned-MTL).
 
@@ -24,14 +28,17 @@ def aligned_mtl(
 
   .. math:: w = \sqrt{\lambda^*}\, V \Lambda^{-1/2} V^\top u
 
-  .. warning:: Gradients whose squared lengths differ by more than 1e7 are
-    beyond the precision of float32 here: the shorter ones are left out, as the
-    paper leaves out eigenvalues of 0.
+  Independent gradients go by the orthogonal factor of their Cholesky factor,
+  which keeps the digits of short rows beside long ones.
+
+  .. warning:: Of dependent gradients, those whose squared lengths differ by
+    more than 1e7 are beyond the precision of float32: the shorter ones are left
+    out, as the paper leaves out eigenvalues of 0.
 
   Args:
-    pref: u; None is 1/K for all.
     scale: :math:`\lambda^*`: `'min'` (the paper's), `'median'` or `'mean'` of
       the eigenvalues that are not 0.
+    pref: u; None is 1/K for all.
 
   Raises:
     ValueError: if the scale is unknown; when initialized for another number of
@@ -52,25 +59,73 @@ def aligned_mtl(
     raise ValueError(f"scale={scale!r}; use 'min', 'median' or 'mean'")
 
   def weigh(gram_KxK, pref_K):
-    num_tasks = len(gram_KxK)
-    trace = jnp.maximum(jnp.trace(gram_KxK), TINY)
-    # A graded matrix keeps its small eigenvalues when large rows come last.
-    order_K = jnp.argsort(jnp.diag(gram_KxK))
-    graded_KxK = gram_KxK[order_K][:, order_K] / trace
-    values_K, vectors_KxK, kept_K = spectrum(graded_KxK, 1.2e-7 * num_tasks)
-    ranked_K = jnp.sort(jnp.where(kept_K, values_K, jnp.inf))
-    rank = jnp.maximum(jnp.sum(kept_K), 1)
-    if scale == 'mean':
-      common = jnp.sum(values_K, where=kept_K) / rank
-    else:
-      common = ranked_K[0 if scale == 'min' else (rank - 1) // 2]
-    stretch_K = jnp.where(kept_K, jnp.sqrt(common / values_K), 0.0)
-    along_K = dot(vectors_KxK.T, pref_K[order_K])
-    weights_K = dot(vectors_KxK, stretch_K * along_K)
-    weights_K = jnp.zeros_like(weights_K).at[order_K].set(weights_K)
-    return jnp.where(jnp.any(kept_K), weights_K, pref_K)
+    norms_K, _, cosines_KxK = unit_rows(gram_KxK)
+    independent = jnp.min(jnp.linalg.eigvalsh(cosines_KxK)) > 1e-4
+    weights_K = jnp.where(
+        independent,
+        _by_rows(norms_K, cosines_KxK, pref_K, scale),
+        _by_spectrum(gram_KxK, pref_K, scale),
+    )
+    return jnp.where(jnp.isfinite(weights_K), weights_K, 0.0)
 
   return preferring(weigh, pref, 'aligned_mtl')
+
+
+def _common(values_K: jax.Array, kept_K: jax.Array, scale: str) -> jax.Array:
+  """One eigenvalue to put in place of all."""
+  rank = jnp.maximum(jnp.sum(kept_K), 1)
+  if scale == 'mean':
+    return jnp.sum(values_K, where=kept_K) / rank
+  ranked_K = jnp.sort(jnp.where(kept_K, values_K, jnp.inf))
+  return ranked_K[0 if scale == 'min' else (rank - 1) // 2]
+
+
+def _by_spectrum(
+    gram_KxK: jax.Array, pref_K: jax.Array, scale: str
+) -> jax.Array:
+  trace = jnp.maximum(jnp.trace(gram_KxK), TINY)
+  cut = len(gram_KxK) * jnp.finfo(jnp.float32).eps
+  values_K, vectors_KxK, kept_K = spectrum(gram_KxK / trace, cut)
+  common = _common(values_K, kept_K, scale)
+  stretch_K = jnp.where(kept_K, jnp.sqrt(common / values_K), 0.0)
+  weights_K = dot(vectors_KxK, stretch_K * dot(vectors_KxK.T, pref_K))
+  return jnp.where(jnp.any(kept_K), weights_K, pref_K)
+
+
+def _by_rows(
+    norms_K: jax.Array, cosines_KxK: jax.Array, pref_K: jax.Array, scale: str
+) -> jax.Array:
+  """The same for independent rows: `G = D L L' D` and `D L = G^(1/2) Q`."""
+  units_KxK = jnp.linalg.cholesky(cosines_KxK)
+  inverse_KxK = jnp.linalg.inv(units_KxK)
+  # In units of the middle, neither lengths nor their inverses overflow.
+  middle = jnp.sqrt(jnp.max(norms_K)) * jnp.sqrt(jnp.min(norms_K))
+  lengths_K = norms_K / jnp.maximum(middle, TINY)
+
+  def newton(_, factor_KxK):
+    rows_K = jnp.linalg.norm(factor_KxK, axis=1)
+    dual_KxK = jnp.linalg.inv(factor_KxK / rows_K[:, None]).T / rows_K[:, None]
+    ratio = jnp.linalg.norm(dual_KxK) / jnp.linalg.norm(factor_KxK)
+    balance = jnp.sqrt(ratio)
+    return (balance * factor_KxK + dual_KxK / balance) / 2
+
+  turn_KxK = jax.lax.fori_loop(
+      0, POLAR_STEPS, newton, lengths_K[:, None] * units_KxK
+  )
+  # G^(-1/2) = Q L^-1 D^-1 is symmetric; an entry is known best in the column of
+  # the longer row.
+  root_KxK = dot(turn_KxK, inverse_KxK / lengths_K[None, :])
+  longer_KxK = lengths_K[None, :] >= lengths_K[:, None]
+  weights_K = dot(jnp.where(longer_KxK, root_KxK, root_KxK.T), pref_K)
+  if scale == 'min':
+    # The largest eigenvalue of the inverse has all its digits.
+    scaled_KxK = inverse_KxK / lengths_K[None, :]
+    common = 1 / jnp.linalg.norm(scaled_KxK, ord=2) ** 2
+  else:
+    gram_KxK = lengths_K[:, None] * cosines_KxK * lengths_K[None, :]
+    values_K = jnp.linalg.eigvalsh(gram_KxK)
+    common = _common(values_K, jnp.ones(len(values_K), bool), scale)
+  return jnp.sqrt(common) * weights_K
 
 
 def conflict_free(pref: Sequence[float] | None = None) -> Weighting:
@@ -107,7 +162,11 @@ def conflict_free(pref: Sequence[float] | None = None) -> Weighting:
   def weigh(gram_KxK, pref_K):
     norms_K, by_K, cosines_KxK = unit_rows(gram_KxK)
     toward_K = jnp.where(norms_K > 0, pref_K, 0.0)
-    on_units_K = dot(pseudo_inverse(cosines_KxK), toward_K)
+    inverse_KxK = pseudo_inverse(cosines_KxK)
+    on_units_K = dot(inverse_KxK, toward_K)
+    # Once more on what rounding left over.
+    left_K = toward_K - dot(cosines_KxK, on_units_K)
+    on_units_K += dot(inverse_KxK, left_K)
     inner_K = dot(cosines_KxK, on_units_K)
     longest = jnp.maximum(jnp.max(norms_K), TINY)
     along = dot(norms_K / longest, inner_K)

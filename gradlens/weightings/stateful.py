@@ -11,9 +11,6 @@ from gradlens.types import Weighting
 from gradlens.weightings.fixed import need, preferring
 from gradlens.weightings.solvers import TINY, dot, norms, simplex
 
-CROSS = 'gl.task_gram(gram_RxR, num_splits, \'cross\')'
-CROSS_HOW = f'{CROSS}; gl.correct gives it by itself for num_splits >= 2'
-
 
 class GradNormState(NamedTuple):
   """State of `gradnorm`.
@@ -78,7 +75,7 @@ def gradnorm(alpha: float = 1.5, learning_rate: float = 0.025) -> Weighting:
 
   def update(gram_KxK, state, *, losses_K=None, **extras):
     del extras
-    losses_K = need(losses_K, 'losses_K', 'gradnorm', '1 - rewards_K')
+    losses_K = need(losses_K, 'losses_K', 'gradnorm', (len(gram_KxK),))
     first_K = jnp.where(state.adam.count == 0, losses_K, state.first_K)
     rates_K = jnp.where(first_K > 0, losses_K / jnp.where(
         first_K > 0, first_K, 1.0), 1.0)
@@ -134,8 +131,9 @@ def modo(gamma: float = 0.1, rho: float = 0.1) -> Weighting:
     return jnp.full(num_tasks, 1 / num_tasks)
 
   def update(gram_KxK, state, *, gram_cross_KxK=None, **extras):
-    del gram_KxK, extras
-    cross_KxK = need(gram_cross_KxK, 'gram_cross_KxK', 'modo', CROSS_HOW)
+    del extras
+    shape = gram_KxK.shape
+    cross_KxK = need(gram_cross_KxK, 'gram_cross_KxK', 'modo', shape)
     weights_K = simplex(state - gamma * (dot(cross_KxK, state) + rho * state))
     return weights_K, weights_K
 
@@ -195,7 +193,8 @@ def sdmgrad(
 
   def update(gram_KxK, state, *, gram_cross_KxK=None, **extras):
     del extras
-    cross_KxK = need(gram_cross_KxK, 'gram_cross_KxK', 'sdmgrad', CROSS_HOW)
+    shape = gram_KxK.shape
+    cross_KxK = need(gram_cross_KxK, 'gram_cross_KxK', 'sdmgrad', shape)
     pref_K, _ = preferred.update(gram_KxK, ())
     scale = jnp.mean(norms(cross_KxK))
     largest = jnp.maximum(jnp.max(jnp.abs(cross_KxK)), TINY)
@@ -275,13 +274,13 @@ def mt_grpo(
   adam = optax.scale_by_adam()
 
   def init(num_tasks):
-    zeros_K = jnp.zeros(num_tasks)
     # Arrays of their own, so that the state can be donated.
+    zeros_K = jnp.zeros(num_tasks)
     return MtGrpoState(zeros_K, jnp.zeros(num_tasks), adam.init(zeros_K))
 
   def update(gram_KxK, state, *, rewards_K=None, **extras):
-    del gram_KxK, extras
-    rewards_K = need(rewards_K, 'rewards_K', 'mt_grpo', 'mean_rewards_K')
+    del extras
+    rewards_K = need(rewards_K, 'rewards_K', 'mt_grpo', (len(gram_KxK),))
     gains_K = jnp.clip(rewards_K - state.rewards_K, -clip, clip)
     gains_K = jnp.where(state.adam.count == 0, 0.0, gains_K)
     signal_K = gains_K + lam * rewards_K
@@ -290,9 +289,7 @@ def mt_grpo(
     step_K, adam_state = adam.update(slope_K, state.adam)
     step_K += weight_decay * state.logits_K
     logits_K = state.logits_K - learning_rate * step_K
-    state = MtGrpoState(
-        logits_K, jnp.asarray(rewards_K, jnp.float32), adam_state
-    )
+    state = MtGrpoState(logits_K, rewards_K, adam_state)
     return jax.nn.softmax(logits_K), state
 
   return Weighting(init, update, 'mt_grpo')
