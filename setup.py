@@ -37,6 +37,12 @@ TRAIN = [
 ]
 
 TEST = [
+    # The kernel in which tests run the notebooks of colabs/.
+    'ipykernel>=6.29',
+    # What those notebooks draw with.
+    'matplotlib>=3.9',
+    # Runs a notebook from top to bottom.
+    'nbclient>=0.10',
     'pytest>=8.0',
     'pytest-xdist>=3.5',
     'ruff>=0.9',

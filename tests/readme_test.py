@@ -1,54 +1,39 @@
 """The README's code runs, prints what it says, and names what exists."""
 
-import contextlib
-import io
 import os
 import pathlib
 import re
 import tempfile
 
 from absl.testing import absltest, parameterized
+from pages import ROOT, blocks, printed
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[1]
-README = (ROOT / 'README.md').read_text()
 DOCS = sorted((ROOT / 'docs').glob('*.md'))
-
-
-def blocks(language: str) -> list[str]:
-  return re.findall(rf'```{language}\n(.*?)```', README, re.DOTALL)
-
-
-def printed(*sources: str) -> str:
-  """What the sources print, run in one namespace."""
-  out, namespace = io.StringIO(), {}
-  with contextlib.redirect_stdout(out):
-    for source in sources:
-      exec(compile(source, 'README.md', 'exec'), namespace)
-  return out.getvalue()
 
 
 class ReadmeTest(parameterized.TestCase):
 
   def test_own_correction_prints_what_is_written_beside_it(self):
-    source = blocks('python')[0]
+    source = blocks('README.md', 'python')[0]
     said = re.search(r'print\(.*\)\s+# (.*)', source)[1]
     self.assertEqual(said, printed(source).strip())
 
   def test_composes_into_another_project(self):
-    table = printed(blocks('python')[2])
+    table = printed(blocks('README.md', 'python')[2])
     self.assertIn('imbalance', table)
     self.assertIn('weight', table)
 
   @pytest.mark.slow
   def test_trains_with_an_own_correction(self):
-    program = blocks('python')[1].replace('num_steps=20', 'num_steps=2')
+    program = blocks('README.md', 'python')[1]
+    program = program.replace('num_steps=20', 'num_steps=2')
     self.assertIn('num_steps=2', program)
     before = os.getcwd()
     with tempfile.TemporaryDirectory() as folder:
       os.chdir(folder)
       self.addCleanup(os.chdir, before)
-      table = printed(blocks('python')[0], program)
+      table = printed(blocks('README.md', 'python')[0], program)
       os.chdir(before)
     for task in ('angles', 'chain_sum', 'palindrome', 'spell_backward'):
       self.assertIn(task, table)
