@@ -131,9 +131,11 @@ class CorrectionsTest(parameterized.TestCase):
     params = dict(
         embed=jnp.ones(3), layers=dict(up=jnp.ones((2, 5)))
     )
+    # What GRPO's step hands to a weighting.
+    extras = dict.fromkeys(('rewards_K', 'losses_K'), jnp.ones(num_tasks))
     gl.check(
-        optimizer.corrected, params,
-        num_tasks=num_tasks, num_splits=config.num_splits,
+        optimizer.corrected, params, num_tasks=num_tasks,
+        num_splits=config.num_splits, **extras,
     )
     # Two forms of one chain: the plain one's state is the other's rest.
     correction, *rest = optimizer.corrected.init(params)
