@@ -18,7 +18,7 @@ TINY = 1e-30
 NEWTON_STEPS = 30
 # A row whose distance from the span of others, squared, is below this is held
 # for dependent while pivoting: cosines are known to 1e-7 only.
-DEPENDENT = 1e-3
+DEPENDENT = 2e-5
 # Added to the diagonal, so that no pivot is 0.
 DELTA = 1e-7
 
@@ -93,7 +93,7 @@ def start(matrix_KxK: jax.Array, q_K: jax.Array, cover_K: jax.Array) -> Path:
 def follow(
     path: Path,
     num_pivots: int,
-    end: float = 1e-5,
+    end: float = 3e-6,
     goes_on: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Path:
   """Lowers the parameter to `end`, pivoting where a basic variable meets 0.

@@ -128,7 +128,7 @@ def modo(gamma: float = 0.1, rho: float = 0.1) -> Weighting:
   """
 
   def init(num_tasks):
-    return jnp.full(num_tasks, 1 / num_tasks)
+    return jnp.full(num_tasks, 1 / num_tasks, jnp.float32)
 
   def update(gram_KxK, state, *, gram_cross_KxK=None, **extras):
     del extras
@@ -189,7 +189,7 @@ def sdmgrad(
 
   def init(num_tasks):
     preferred.init(num_tasks)
-    return jnp.full(num_tasks, 1 / num_tasks)
+    return jnp.full(num_tasks, 1 / num_tasks, jnp.float32)
 
   def update(gram_KxK, state, *, gram_cross_KxK=None, **extras):
     del extras
