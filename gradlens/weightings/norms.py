@@ -104,8 +104,8 @@ def imtl_g() -> Weighting:
     # Residuals weigh by length; with none left, lengths do not matter.
     lengths_K = norms_K / jnp.maximum(jnp.max(norms_K), TINY)
     basis_KxK = lengths_K[:, None] * vectors_KxK * kept_K[None, :]
-    normal_KxK = dot(basis_KxK.T, basis_KxK)
-    fit_K = dot(pseudo_inverse(normal_KxK), dot(basis_KxK.T, lengths_K))
+    solve_KxK = pseudo_inverse(dot(basis_KxK.T, basis_KxK))
+    fit_K = dot(solve_KxK, dot(basis_KxK.T, lengths_K))
     whole = jnp.all(kept_K | (values_K == 0))
     along_K = jnp.where(whole, dot(vectors_KxK.T, ones_K), fit_K)
     on_units_K = dot(vectors_KxK, inverse_K * along_K)
@@ -115,6 +115,10 @@ def imtl_g() -> Weighting:
     on_units_K += dot(vectors_KxK, left_K)
     shortest = jnp.min(jnp.where(norms_K > 0, norms_K, jnp.inf))
     weights_K = on_units_K * (shortest / by_K)
+    # Weights of no effect count in the sum: the pseudo-inverse has none.
+    inner_K = dot(basis_KxK.T, weights_K)
+    own_K = dot(basis_KxK, dot(solve_KxK, inner_K))
+    weights_K = jnp.where(whole, weights_K, own_K)
     sum_ = jnp.sum(weights_K)
     known = jnp.abs(sum_) > 1e-6 * jnp.max(jnp.abs(weights_K))
     weights_K = jnp.where(known, weights_K / jnp.where(known, sum_, 1.0), 0.0)

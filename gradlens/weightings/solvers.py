@@ -52,13 +52,19 @@ def unit_rows(gram_KxK: jax.Array) -> Units:
   norms_K = norms(gram_KxK)
   by_K = jnp.where(norms_K > 0, norms_K, jnp.inf)
   cosines_KxK = gram_KxK / by_K[:, None] / by_K[None, :]
-  values_K, vectors_KxK = jnp.linalg.eigh(cosines_KxK)
-  nearest_KxK = dot(
-      vectors_KxK * jnp.maximum(values_K, 0.0)[None, :], vectors_KxK.T
-  )
   # Negative by rounding is left alone: the projection rounds as well.
-  indefinite = jnp.min(values_K) < -1e-6 * len(gram_KxK)
-  return Units(norms_K, by_K, jnp.where(indefinite, nearest_KxK, cosines_KxK))
+  rounding_KxK = 1e-6 * len(gram_KxK) * jnp.eye(len(gram_KxK))
+  factor_KxK = jnp.linalg.cholesky(cosines_KxK + rounding_KxK)
+  definite = jnp.all(jnp.isfinite(factor_KxK))
+  cosines_KxK = jax.lax.cond(definite, lambda x: x, nearest, cosines_KxK)
+  return Units(norms_K, by_K, cosines_KxK)
+
+
+def nearest(matrix_KxK: jax.Array) -> jax.Array:
+  """The nearest positive semi-definite matrix."""
+  values_K, vectors_KxK = jnp.linalg.eigh(matrix_KxK)
+  values_K = jnp.maximum(values_K, 0.0)
+  return dot(vectors_KxK * values_K[None, :], vectors_KxK.T)
 
 
 class Path(NamedTuple):
