@@ -123,7 +123,7 @@ class TrainTest(absltest.TestCase):
         writers=[writer],
     )
     self.assertEqual(files(self.workdir), before)
-    self.assertEqual(again.scalars, self.run_.scalars)
+    np.testing.assert_equal(again.scalars, self.run_.scalars)
     self.assertEmpty(writer.scalars)
 
   def test_starts_from_the_parameters_of_another_run(self):
