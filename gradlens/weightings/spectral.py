@@ -61,10 +61,10 @@ def aligned_mtl(
   def weigh(gram_KxK, pref_K):
     norms_K, _, cosines_KxK = unit_rows(gram_KxK)
     independent = jnp.min(jnp.linalg.eigvalsh(cosines_KxK)) > 1e-4
-    weights_K = jnp.where(
+    weights_K = jax.lax.cond(
         independent,
-        _by_rows(norms_K, cosines_KxK, pref_K, scale),
-        _by_spectrum(gram_KxK, pref_K, scale),
+        lambda: _by_rows(norms_K, cosines_KxK, pref_K, scale),
+        lambda: _by_spectrum(gram_KxK, pref_K, scale),
     )
     return jnp.where(jnp.isfinite(weights_K), weights_K, 0.0)
 
@@ -120,7 +120,8 @@ def _by_rows(
   if scale == 'min':
     # The largest eigenvalue of the inverse has all its digits.
     scaled_KxK = inverse_KxK / lengths_K[None, :]
-    common = 1 / jnp.linalg.norm(scaled_KxK, ord=2) ** 2
+    values_K = jnp.linalg.eigvalsh(dot(scaled_KxK, scaled_KxK.T))
+    common = 1 / jnp.max(values_K)
   else:
     gram_KxK = lengths_K[:, None] * cosines_KxK * lengths_K[None, :]
     values_K = jnp.linalg.eigvalsh(gram_KxK)
