@@ -13,6 +13,7 @@ from gradlens.diagnostics import (
     prompt_norms,
     shares,
 )
+from gradlens.elementwise import excess_mtl, graddrop, moco, trimmed_mean
 from gradlens.estimates import (
     critical_batch_size,
     floor_gram,
@@ -102,10 +103,12 @@ __all__ = [
     'effective_rank',
     'ema_gram',
     'equalize_norms',
+    'excess_mtl',
     'fairgrad',
     'famo',
     'floor_gram',
     'gain_shares',
+    'graddrop',
     'gradnorm',
     'gradvac',
     'gram',
@@ -118,6 +121,7 @@ __all__ = [
     'krum',
     'mean',
     'mgda',
+    'moco',
     'modo',
     'mt_grpo',
     'nash_mtl',
@@ -144,6 +148,7 @@ __all__ = [
     'task_value_and_grad',
     'task_weights',
     'total',
+    'trimmed_mean',
     'uncertainty_weighting',
     'upgrad',
     'value_and_grad_for',

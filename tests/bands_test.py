@@ -14,9 +14,9 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'gradlens'
 
 LIBRARY = (
     'types', 'partition', 'gram', 'estimates', 'decompose', 'rule', 'sketch',
-    'probe', 'tap', 'value_grad', 'weightings', 'blocks', 'state', 'correct',
-    'apply', 'check', 'check_taps', 'diagnostics', 'first_order', 'proxy',
-    'intervals', 'summary', '__init__',
+    'probe', 'tap', 'value_grad', 'weightings', 'elementwise', 'blocks',
+    'state', 'correct', 'apply', 'check', 'check_taps', 'diagnostics',
+    'first_order', 'proxy', 'intervals', 'summary', '__init__',
 )
 RL = (
     'masked', 'text', 'models', 'tasks', 'rollout', 'advantages', 'losses',
