@@ -107,10 +107,10 @@ class StatefulTest(parameterized.TestCase):
       rates = rates / rates.mean()
       lengths = weights * norms
       goals = lengths.mean() * rates**1.5
-      weights = weights - 0.025 * adam(np.sign(lengths - goals) * norms)
+      weights = weights - 0.1 * adam(np.sign(lengths - goals) * norms)
       weights = 4 * weights / weights.sum()
       want.append(weights)
-    got = run(gl.gradnorm(), grams, losses_K=LOSSES)
+    got = run(gl.gradnorm(learning_rate=0.1), grams, losses_K=LOSSES)
     np.testing.assert_allclose(got, want, rtol=1e-5)
     self.assertGreater(np.ptp(want[-1]), 0.1)
 
