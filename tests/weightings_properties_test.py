@@ -253,11 +253,21 @@ class ScalingTest(parameterized.TestCase):
 
 class StationaryTest(parameterized.TestCase):
 
-  @parameterized.parameters('upgrad', 'dual_proj', 'mgda', 'conflict_free')
-  def test_opposite_gradients_give_no_update(self, name):
-    rows = np.array([[1.0, 2.0, 0.5], [-2.0, -4.0, -1.0]])
+  @parameterized.product(
+      name=('upgrad', 'dual_proj', 'mgda', 'conflict_free'),
+      seed=(0, 1, 2, 3, 4),
+  )
+  def test_opposite_gradients_give_no_update(self, name, seed):
+    row = normal(1, 40, seed=seed)
+    rows = row * [[1.0], [-2.3]]
     update = weights_of(MAKE[name](), rows) @ rows
-    self.assertLess(np.linalg.norm(update), 1e-3)
+    self.assertLess(np.linalg.norm(update), 1e-5 * np.linalg.norm(row))
+
+  def test_equal_projections_on_opposite_gradients_are_zero(self):
+    for seed in range(5):
+      rows = normal(1, 40, seed=seed) * [[1.0], [-1.0]]
+      update = weights_of(gl.imtl_g(), rows) @ rows
+      self.assertLess(np.linalg.norm(update), 1e-5 * np.linalg.norm(rows))
 
 
 if __name__ == '__main__':

@@ -121,6 +121,8 @@ def imtl_g() -> Weighting:
     weights_K = jnp.where(whole, weights_K, own_K)
     sum_ = jnp.sum(weights_K)
     known = jnp.abs(sum_) > 1e-6 * jnp.max(jnp.abs(weights_K))
+    # Below rounding the projections are equal at 0 only.
+    known &= dot(along_K, along_K) > 1e-10 * len(norms_K)
     weights_K = jnp.where(known, weights_K / jnp.where(known, sum_, 1.0), 0.0)
     return jnp.where(jnp.isfinite(weights_K), weights_K, 0.0)
 

@@ -172,7 +172,8 @@ def conflict_free(pref: Sequence[float] | None = None) -> Weighting:
     longest = jnp.maximum(jnp.max(norms_K), TINY)
     along = dot(norms_K / longest, inner_K)
     length_sq = dot(on_units_K, inner_K)
-    known = length_sq > TINY
+    # Below rounding no update has such cosines at all.
+    known = length_sq > 1e-10 * dot(toward_K, toward_K)
     stretch = jnp.where(known, along / jnp.where(known, length_sq, 1.0), 0.0)
     return stretch * on_units_K * (longest / by_K)
 
