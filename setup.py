@@ -56,8 +56,8 @@ BENCH = [
     'safetensors>=0.5',
     # A CPU build; any other would bring gigabytes of CUDA.
     'torch==2.13.0',
-    # The first with autogram and the weightings that are compared.
-    'torchjd>=0.18',
+    # The first with all that is compared; in full, with its solvers.
+    'torchjd[full]>=0.18',
 ]
 
 setuptools.setup(

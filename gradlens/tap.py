@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradlens.first_order import in_metric, inner
 from gradlens.gram import gram
 from gradlens.probe import Probe, Reading, is_probe
 from gradlens.rule import weighted_sum
@@ -191,27 +192,14 @@ def _read(grads_RxP: PyTree, probe: Probe) -> Reading:
   asked, given = probe.reading, probe.given
   reading = Reading(gram(grads_RxP))
   if asked.metric_gram_RxR is not None:
-    scaled_RxP = jax.tree.map(
-        lambda rows, m: rows * jnp.sqrt(m)[None], grads_RxP, given.metric
-    )
+    scaled_RxP = in_metric(grads_RxP, given.metric)
     reading = reading._replace(metric_gram_RxR=gram(scaled_RxP))
   if asked.along_R is not None:
-    along = jax.tree.map(_along, grads_RxP, given.direction)
-    reading = reading._replace(along_R=sum(jax.tree.leaves(along)))
+    reading = reading._replace(along_R=inner(grads_RxP, given.direction))
   if asked.sketch_RxN is not None:
     size = asked.sketch_RxN.shape[-1]
     reading = reading._replace(sketch_RxN=sketch(grads_RxP, size))
   return reading
-
-
-def _along(rows_RxP: jax.Array, direction: jax.Array) -> jax.Array:
-  return jnp.tensordot(
-      rows_RxP,
-      direction,
-      axes=direction.ndim,
-      precision=jax.lax.Precision.HIGHEST,
-      preferred_element_type=jnp.float32,
-  )
 
 
 def _weigh(gram_RxR: jax.Array, probe: Probe) -> tuple[jax.Array, jax.Array]:

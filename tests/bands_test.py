@@ -13,10 +13,10 @@ from absl.testing import absltest, parameterized
 PACKAGE = pathlib.Path(__file__).parents[1] / 'gradlens'
 
 LIBRARY = (
-    'types', 'partition', 'gram', 'estimates', 'decompose', 'rule', 'sketch',
-    'probe', 'tap', 'value_grad', 'weightings', 'elementwise', 'blocks',
-    'state', 'correct', 'apply', 'check', 'check_taps', 'diagnostics',
-    'first_order', 'proxy', 'intervals', 'summary', '__init__',
+    'types', 'partition', 'gram', 'estimates', 'first_order', 'decompose',
+    'rule', 'sketch', 'probe', 'tap', 'value_grad', 'weightings', 'elementwise',
+    'blocks', 'state', 'correct', 'apply', 'check', 'check_taps',
+    'diagnostics', 'proxy', 'intervals', 'summary', '__init__',
 )
 RL = (
     'masked', 'text', 'models', 'tasks', 'rollout', 'advantages', 'losses',
