@@ -1,7 +1,7 @@
 """Apply: gradients and Gram matrices of rows, as a correction takes them."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +10,11 @@ from gradlens.blocks import WHOLE, weigh_blocks, whole_gram
 from gradlens.correct import Correction
 from gradlens.decompose import task_value_and_grad
 from gradlens.gram import by_layer, gram_blocks, places
-from gradlens.probe import Probe, Reading
+from gradlens.probe import Probe
 from gradlens.sketch import sketch_gram
 from gradlens.state import CorrectState, correct_states
 from gradlens.types import Blocks, PyTree
 from gradlens.value_grad import pullback, value_grad_readings
-
-# (params, state, batch, extras) -> (values, grads, grams)
-_Apply = Callable[[PyTree, CorrectState, tuple, Mapping[str, Any]], tuple]
 
 
 def value_and_grad_for(
@@ -92,17 +89,16 @@ def value_and_grad_for(
         "apply='in_backward' weighs by the Gram matrix of one micro-batch, not "
         "of their sum: use 'stacked' or 'lagged', or num_micro_batches=None"
     )
-  block_fn = correction.blocks or blocks or by_layer
-  make = {
+  plan = _Plan(
+      correction, losses_fn, has_aux, correction.blocks or blocks or by_layer,
+      sketch_size if num_micro_batches else None,
+  )
+  run = {
       'stacked': _stacked,
       'in_backward': _in_backward,
       'two_pass': _two_pass,
       'lagged': _lagged,
   }[correction.apply]
-  run = make(
-      correction, losses_fn, has_aux, block_fn,
-      sketch_size if num_micro_batches else 0,
-  )
 
   def value_and_grad_fn(params, opt_state, *batch, **extras):
     states = correct_states(opt_state)
@@ -119,164 +115,151 @@ def value_and_grad_for(
               f'batch{jax.tree_util.keystr(path)} has shape {jnp.shape(leaf)}; '
               f'num_micro_batches={num_micro_batches} lead every leaf'
           )
-    return run(params, state, batch, extras)
+    return run(plan, params, state, batch, extras)
 
   return value_and_grad_fn
 
 
+class _Plan(NamedTuple):
+  """What `value_and_grad_for` was given; without a sketch, one batch."""
+
+  correction: Correction
+  losses_fn: Callable[..., Any]
+  has_aux: bool
+  block_fn: Blocks
+  sketch_size: int | None
+
+  def probes(self, params: PyTree, **by_block: Mapping[str, Any]) -> Any:
+    """A probe for each block; `by_block` has arguments of each, by name."""
+    return {
+        place.name: Probe(
+            self.correction.rule.num_rows,
+            place.depth,
+            sketch_size=self.sketch_size or 0,
+            **{key: own[place.name] for key, own in by_block.items()},
+        )
+        for place in places(params, self.block_fn)
+    }
+
+  def names(self, params: PyTree) -> list[str]:
+    """Of the blocks."""
+    return [place.name for place in places(params, self.block_fn)]
+
+
 def _stacked(
-    correction: Correction, losses_fn: Callable[..., Any], has_aux: bool,
-    block_fn: Blocks, sketch_size: int,
-) -> _Apply:
+    plan: _Plan, params: PyTree, state: CorrectState, batch: tuple,
+    extras: Mapping[str, Any],
+) -> tuple:
+  del state, extras
+  none = dict.fromkeys(plan.names(params))
+
   def one_row(params, row):
-    none = dict.fromkeys(place.name for place in places(params, block_fn))
     row_of_one = jax.tree.map(lambda leaf: leaf[None], row)
     return jax.tree.map(
-        lambda leaf: leaf[0], losses_fn(params, none, *row_of_one)
+        lambda leaf: leaf[0], plan.losses_fn(params, none, *row_of_one)
     )
 
-  rows_fn = task_value_and_grad(one_row, has_aux=has_aux)
-
-  def run(params, state, batch, extras):
-    del state, extras
-    if not sketch_size:
-      values, grads_RxP = rows_fn(params, batch)
-    else:
-      zeros_RxP = jax.tree.map(
-          lambda leaf: jnp.zeros(
-              (correction.rule.num_rows, *leaf.shape), leaf.dtype
-          ),
-          params,
-      )
-
-      def add(total_RxP, micro):
-        values, grads_RxP = rows_fn(params, micro)
-        return jax.tree.map(jnp.add, total_RxP, grads_RxP), values
-
-      grads_RxP, values = jax.lax.scan(add, zeros_RxP, batch)
-      values = _summed(values, has_aux)
-    return values, grads_RxP, gram_blocks(grads_RxP, block_fn)
-
-  return run
+  rows_fn = task_value_and_grad(one_row, has_aux=plan.has_aux)
+  if plan.sketch_size is None:
+    values, grads_RxP = rows_fn(params, batch)
+  else:
+    values, grads_RxP = _accumulate(
+        plan, lambda micro: rows_fn(params, micro), batch
+    )
+  return values, grads_RxP, gram_blocks(grads_RxP, plan.block_fn)
 
 
 def _in_backward(
-    correction: Correction, losses_fn: Callable[..., Any], has_aux: bool,
-    block_fn: Blocks, sketch_size: int,
-) -> _Apply:
-  rule, measure = correction.rule, _measure(losses_fn, has_aux, sketch_size)
-
-  def run(params, state, batch, extras):
-    probes = {
-        name: Probe(
-            rule.num_rows, depth, rule=rule, extras=extras,
-            state=state.weighting_state[name],
-        )
-        for name, depth in _depths(params, block_fn).items()
-    }
-    return measure(params, probes, batch)
-
-  return run
+    plan: _Plan, params: PyTree, state: CorrectState, batch: tuple,
+    extras: Mapping[str, Any],
+) -> tuple:
+  names = plan.names(params)
+  probes = plan.probes(
+      params,
+      rule=dict.fromkeys(names, plan.correction.rule),
+      state=state.weighting_state,
+      extras=dict.fromkeys(names, extras),
+  )
+  return _measure(plan, params, probes, batch)
 
 
 def _lagged(
-    correction: Correction, losses_fn: Callable[..., Any], has_aux: bool,
-    block_fn: Blocks, sketch_size: int,
-) -> _Apply:
-  rule, measure = correction.rule, _measure(losses_fn, has_aux, sketch_size)
-
-  def run(params, state, batch, extras):
-    del extras
-    weights, by_block = state.weights_K, correction.blocks is not None
-    probes = {
-        name: Probe(
-            rule.num_rows, depth, sketch_size=sketch_size,
-            weights_R=rule.rows(weights[name] if by_block else weights),
-        )
-        for name, depth in _depths(params, block_fn).items()
-    }
-    return measure(params, probes, batch)
-
-  return run
+    plan: _Plan, params: PyTree, state: CorrectState, batch: tuple,
+    extras: Mapping[str, Any],
+) -> tuple:
+  del extras
+  weights_R = jax.tree.map(plan.correction.rule.rows, state.weights_K)
+  if plan.correction.blocks is None:
+    weights_R = dict.fromkeys(plan.names(params), weights_R)
+  probes = plan.probes(params, weights_R=weights_R)
+  return _measure(plan, params, probes, batch)
 
 
 def _two_pass(
-    correction: Correction, losses_fn: Callable[..., Any], has_aux: bool,
-    block_fn: Blocks, sketch_size: int,
-) -> _Apply:
-  rule, measure = correction.rule, _measure(losses_fn, has_aux, sketch_size)
+    plan: _Plan, params: PyTree, state: CorrectState, batch: tuple,
+    extras: Mapping[str, Any],
+) -> tuple:
+  rule = plan.correction.rule
 
-  def weights_of(grams, state, extras):
+  def weights_of(grams):
     weighed, _ = weigh_blocks(
         rule, {WHOLE: whole_gram(grams)}, {WHOLE: state.weighting_state},
         extras, together=True,
     )
     return rule.rows(weighed[WHOLE].weights_K)
 
-  def run(params, state, batch, extras):
-    def probes(weights_R):
-      return {
-          name: Probe(
-              rule.num_rows, depth, weights_R=weights_R, sketch_size=sketch_size
-          )
-          for name, depth in _depths(params, block_fn).items()
-      }
-
-    if sketch_size:
-      values, _, grams = measure(params, probes(None), batch)
-      weights_R = weights_of(grams, state, extras)
-      _, grads, _ = measure(params, probes(weights_R), batch)
-      return values, grads, grams
-    values, pull = pullback(losses_fn, has_aux)(params, probes(None), *batch)
-    # Of each pass the compiler drops what is not used: first the gradient.
-    _, readings = pull(jnp.ones(rule.num_rows))
-    grams = _each(readings, lambda r: r.gram_RxR)
-    grads, _ = pull(weights_of(grams, state, extras))
+  if plan.sketch_size is not None:
+    values, _, grams = _measure(plan, params, plan.probes(params), batch)
+    weights_R = dict.fromkeys(plan.names(params), weights_of(grams))
+    probes = plan.probes(params, weights_R=weights_R)
+    _, grads, _ = _measure(plan, params, probes, batch)
     return values, grads, grams
-
-  return run
-
-
-def _depths(params: PyTree, block_fn: Blocks) -> dict[str, int | None]:
-  """How many layers every block has; None for a block that is not stacked."""
-  return {place.name: place.depth for place in places(params, block_fn)}
+  values, pull = pullback(plan.losses_fn, plan.has_aux)(
+      params, plan.probes(params), *batch
+  )
+  # Of each pass the compiler drops what is not used: first the gradient.
+  _, readings = pull(jnp.ones(rule.num_rows))
+  grams = {name: reading.gram_RxR for name, reading in readings.items()}
+  grads, _ = pull(weights_of(grams))
+  return values, grads, grams
 
 
 def _measure(
-    losses_fn: Callable[..., Any], has_aux: bool, sketch_size: int
-) -> Callable[..., Any]:
-  """One pass over the batch, or over its micro-batches if there is a sketch."""
-  readings_fn = value_grad_readings(losses_fn, has_aux)
+    plan: _Plan, params: PyTree, probes: Mapping[str, Probe], batch: tuple
+) -> tuple:
+  """One pass over the batch, or over its micro-batches by sketches."""
+  readings_fn = value_grad_readings(plan.losses_fn, plan.has_aux)
+  if plan.sketch_size is None:
+    values, grads, readings = readings_fn(params, probes, *batch)
+    grams = {name: reading.gram_RxR for name, reading in readings.items()}
+    return values, grads, grams
 
-  def measure(params, probes, batch):
-    if not sketch_size:
-      values, grads, readings = readings_fn(params, probes, *batch)
-      return values, grads, _each(readings, lambda r: r.gram_RxR)
+  def one(micro):
+    values, grads, readings = readings_fn(params, probes, *micro)
+    sketches = {name: own.sketch_RxN for name, own in readings.items()}
+    return values, (grads, sketches)
 
-    def add(total, micro):
-      values, grads, readings = readings_fn(params, probes, *micro)
-      added = grads, _each(readings, lambda r: r.sketch_RxN)
-      return jax.tree.map(jnp.add, total, added), values
-
-    zeros = jax.tree.map(jnp.zeros_like, params), {
-        name: probe.reading.sketch_RxN for name, probe in probes.items()
-    }
-    (grads, sketches), values = jax.lax.scan(add, zeros, batch)
-    grams = {name: sketch_gram(own) for name, own in sketches.items()}
-    return _summed(values, has_aux), grads, grams
-
-  return measure
+  values, (grads, sketches) = _accumulate(plan, one, batch)
+  return values, grads, jax.tree.map(sketch_gram, sketches)
 
 
-def _each(
-    readings: Mapping[str, Reading], field: Callable[[Reading], jax.Array]
-) -> dict[str, jax.Array]:
-  return {name: field(reading) for name, reading in readings.items()}
+def _accumulate(
+    plan: _Plan, value_and_sum: Callable[[tuple], tuple], batch: tuple
+) -> tuple:
+  """Runs micro-batches one by one: values of all, and the sum of the rest.
 
+  Losses are added up; what comes beside them stays as it is, `[M, ...]`.
+  """
+  first = jax.tree.map(lambda leaf: leaf[0], batch)
+  _, shapes = jax.eval_shape(value_and_sum, first)
+  zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
-def _summed(values: PyTree, has_aux: bool) -> PyTree:
-  """Losses over micro-batches; what comes beside them stays as it is."""
-  if has_aux:
+  def add(total, micro):
+    values, own = value_and_sum(micro)
+    return jax.tree.map(jnp.add, total, own), values
+
+  total, values = jax.lax.scan(add, zeros, batch)
+  if plan.has_aux:
     losses_MxR, aux = values
-    return losses_MxR.sum(axis=0), aux
-  return values.sum(axis=0)
+    return (losses_MxR.sum(axis=0), aux), total
+  return values.sum(axis=0), total
