@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from gradlens.elementwise.stacks import check_rows, like
+from gradlens.weightings.base import own_key
 
 
 def graddrop(
@@ -47,7 +48,7 @@ def graddrop(
 
   def init_fn(params):
     del params
-    return jax.random.key(0) if key is None else jnp.copy(key)
+    return own_key(key)
 
   def update_fn(updates, state, params=None, **extras):
     del extras

@@ -8,8 +8,8 @@ from gradlens.types import PyTree
 
 def weigh(rows: jax.Array, weights_K: jax.Array) -> jax.Array:
   """One leaf's weighted sum."""
-  shape = (len(weights_K), *[1] * (rows.ndim - 1))
-  return jnp.sum(weights_K.reshape(shape) * rows.astype(jnp.float32), axis=0)
+  rows = rows.astype(jnp.float32)
+  return jnp.tensordot(weights_K, rows, 1, precision=jax.lax.Precision.HIGHEST)
 
 
 def stacked_zeros(params: PyTree, num_tasks: int) -> PyTree:

@@ -5,13 +5,8 @@ is finite for gradients of any scale between 1e-10 and 1e10, for zero, equal and
 dependent gradients, and for a debiased Gram matrix that is indefinite.
 """
 
-from gradlens.weightings.fixed import (
-    constant,
-    mean,
-    random_weights,
-    stateless,
-    total,
-)
+from gradlens.weightings.base import stateless
+from gradlens.weightings.fixed import constant, mean, random_weights, total
 from gradlens.weightings.losses import dwa, famo, stch, uncertainty_weighting
 from gradlens.weightings.norms import equalize_norms, imtl_g
 from gradlens.weightings.projections import gradvac, pcgrad

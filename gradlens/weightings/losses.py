@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from gradlens.types import Weighting
-from gradlens.weightings.fixed import need, preferring
+from gradlens.weightings.base import need, preferring
 
 LEAST = 1e-8
 

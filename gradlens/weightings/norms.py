@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from gradlens.types import Weighting
-from gradlens.weightings.fixed import stateless
+from gradlens.weightings.base import stateless
 from gradlens.weightings.solvers import (
     TINY,
     dot,
@@ -106,10 +106,12 @@ def imtl_g() -> Weighting:
     basis_KxK = lengths_K[:, None] * vectors_KxK * kept_K[None, :]
     solve_KxK = pseudo_inverse(dot(basis_KxK.T, basis_KxK))
     fit_K = dot(solve_KxK, dot(basis_KxK.T, lengths_K))
+    # Here and below, once more on what rounding left over.
+    left_K = lengths_K - dot(basis_KxK, fit_K)
+    fit_K += dot(solve_KxK, dot(basis_KxK.T, left_K))
     whole = jnp.all(kept_K | (values_K == 0))
     along_K = jnp.where(whole, dot(vectors_KxK.T, ones_K), fit_K)
     on_units_K = dot(vectors_KxK, inverse_K * along_K)
-    # Once more on what rounding left over.
     left_K = jnp.where(whole, ones_K - dot(cosines_KxK, on_units_K), 0.0)
     left_K = inverse_K * dot(vectors_KxK.T, left_K)
     on_units_K += dot(vectors_KxK, left_K)
@@ -118,6 +120,8 @@ def imtl_g() -> Weighting:
     # Weights of no effect count in the sum: the pseudo-inverse has none.
     inner_K = dot(basis_KxK.T, weights_K)
     own_K = dot(basis_KxK, dot(solve_KxK, inner_K))
+    left_K = dot(basis_KxK.T, weights_K - own_K)
+    own_K += dot(basis_KxK, dot(solve_KxK, left_K))
     weights_K = jnp.where(whole, weights_K, own_K)
     sum_ = jnp.sum(weights_K)
     known = jnp.abs(sum_) > 1e-6 * jnp.max(jnp.abs(weights_K))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradlens.types import Weighting
-from gradlens.weightings.fixed import own_key
+from gradlens.weightings.base import own_key
 from gradlens.weightings.solvers import dot, unit_rows
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradlens.types import Weighting
-from gradlens.weightings.fixed import preferring, stateless
+from gradlens.weightings.base import preferring, stateless
 from gradlens.weightings.solvers import (
     DELTA,
     TINY,

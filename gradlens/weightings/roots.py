@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from gradlens.types import Weighting
-from gradlens.weightings.fixed import stateless
+from gradlens.weightings.base import stateless
 from gradlens.weightings.solvers import TINY, balance, dot, unit_rows
 
 
