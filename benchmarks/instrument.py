@@ -45,17 +45,16 @@ def variants(
   """`{name: (function, arguments, calls)}`; twice the rows for comparison."""
   tapped = decoder.losses_fn(model)
   plain = decoder.losses_fn(model, remat=True)
-  none = dict.fromkeys(('embed', 'layers', 'head'))
   layers = model.config.num_hidden_layers
   rows = decoder.in_rows(batch, num_rows)
 
   def joint(params, tokens, advantages):
     return jax.grad(
-        lambda p: plain(p, none, tokens[None], advantages[None]).sum()
+        lambda p: plain(p, None, tokens[None], advantages[None]).sum()
     )(params)
 
   def one_row(params, tokens, advantages):
-    return plain(params, none, tokens[None], advantages[None])[0]
+    return plain(params, None, tokens[None], advantages[None])[0]
 
   def stacked(params, *rows):
     grads_RxP = jax.vmap(jax.grad(one_row), (None, 0, 0))(params, *rows)
@@ -65,7 +64,7 @@ def variants(
   def tap(num_rows):
     probes = {
         name: gl.Probe(num_rows, layers if name == 'layers' else None)
-        for name in none
+        for name in models.BLOCKS
     }
     return lambda params, *rows: gl.value_grad_gram(tapped)(
         params, probes, *rows
@@ -177,8 +176,7 @@ def measure(size: str, num_rows: int) -> None:
   if _TORCHJD.value:
     peer = Peer(_TORCHJD.value, model, params, batch, num_rows)
     own = decoder.losses_fn(model)(
-        params, dict.fromkeys(('embed', 'layers', 'head')),
-        *decoder.in_rows(batch, num_rows),
+        params, None, *decoder.in_rows(batch, num_rows)
     )
     if not jnp.allclose(own, jnp.array(peer.losses), rtol=1e-3, atol=1e-3):
       raise RuntimeError(f'TorchJD computes {peer.losses}, not {own}')

@@ -10,6 +10,7 @@ import numpy as np
 
 import gradlens as gl
 from gradlens import advantages
+from gradlens.blocks import whole_gram
 from gradlens.experience import Sampled
 from gradlens.train_step import Measured
 
@@ -65,9 +66,7 @@ def gradient_scalars(
     return {}
   kinds = ('naive', 'unbiased') if num_splits > 1 else ('naive',)
   grams = jax.tree.map(lambda g: np.asarray(g, np.float64), measured.grams)
-  gram_RxR = sum(
-      g.reshape(-1, *g.shape[-2:]).sum(0) for g in grams.values()
-  )
+  gram_RxR = whole_gram(grams)
   task_gram = {
       kind: np.asarray(gl.task_gram(gram_RxR, num_splits, kind=kind))
       for kind in kinds

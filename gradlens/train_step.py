@@ -160,32 +160,21 @@ def row_gradients(losses_fn: Losses, num_rows: int) -> Callable[..., Any]:
   return lambda params, row: f(params, correction.init(params), row)
 
 
-def make_train_step(
-    model: models.Model,
-    optimizer: Optimizer,
-    objective: Objective,
-    *,
-    num_splits: int,
-    temperature: float,
-    aggregate: str,
-    normalize: str,
-    instrument: bool,
-    num_micro_batches: int = 1,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Measured]]:
-  """The pure step; `instrument=False` computes the joint gradient only."""
-  losses_fn = make_losses(
-      model, objective, temperature=temperature, aggregate=aggregate
-  )
-  several = num_micro_batches > 1
+# (state, row_R, extras) -> (values, updates, opt_state, fields of Measured)
+Gradient = Callable[[TrainState, Row, dict[str, jax.Array]], tuple]
+
+
+def decomposed(
+    losses_fn: Losses, optimizer: Optimizer, num_micro_batches: int | None
+) -> Gradient:
+  """Rows' gradients as `apply=` says, and the corrected update."""
   correct = optimizer.correction
   value_and_grad = gl.value_and_grad_for(
       correct, losses_fn, has_aux=True, blocks=models.blocks,
-      num_micro_batches=num_micro_batches if several else None,
+      num_micro_batches=num_micro_batches,
   )
 
-  def decomposed(state: TrainState, row: Row, extras):
-    if several:
-      row = micro_batches(row, num_micro_batches)
+  def gradient(state, row, extras):
     values, grads, grams = value_and_grad(
         state.params, state.opt_state, row, **extras
     )
@@ -203,23 +192,29 @@ def make_train_step(
         ),
     )
 
-  def joint(state: TrainState, row: Row, extras):
+  return gradient
+
+
+def joint(
+    losses_fn: Losses, optimizer: Optimizer, num_micro_batches: int | None
+) -> Gradient:
+  """The gradient of the sum over rows, and the plain update."""
+
+  def loss(params, row):
+    loss_R, totals_R = losses_fn(params, None, row)
+    return jnp.sum(loss_R), (loss_R, totals_R)
+
+  grad_fn = jax.value_and_grad(loss, has_aux=True)
+
+  def gradient(state, row, extras):
     del extras
-    none = dict.fromkeys(('embed', 'layers', 'head'))
-
-    def loss(params, row):
-      loss_R, totals_R = losses_fn(params, none, row)
-      return jnp.sum(loss_R), (loss_R, totals_R)
-
-    grad_fn = jax.value_and_grad(loss, has_aux=True)
-    if several:
+    if num_micro_batches:
       def add(total, micro):
         (_, values), grads = grad_fn(state.params, micro)
         return jax.tree.map(jnp.add, total, grads), values
 
       grads, (losses_MxR, totals) = jax.lax.scan(
-          add, jax.tree.map(jnp.zeros_like, state.params),
-          micro_batches(row, num_micro_batches),
+          add, jax.tree.map(jnp.zeros_like, state.params), row
       )
       values = losses_MxR.sum(axis=0), totals
     else:
@@ -236,15 +231,39 @@ def make_train_step(
         grams=None, weights=None, skipped_K=None, inner_R=None
     )
 
+  return gradient
+
+
+def make_train_step(
+    model: models.Model,
+    optimizer: Optimizer,
+    objective: Objective,
+    *,
+    num_splits: int,
+    temperature: float,
+    aggregate: str,
+    normalize: str,
+    instrument: bool,
+    num_micro_batches: int = 1,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Measured]]:
+  """The pure step; `instrument=False` computes the joint gradient only."""
+  losses_fn = make_losses(
+      model, objective, temperature=temperature, aggregate=aggregate
+  )
+  several = num_micro_batches > 1
+  gradient_fn = (decomposed if instrument else joint)(
+      losses_fn, optimizer, num_micro_batches if several else None
+  )
+
   def train_step(state: TrainState, batch: Batch):
     advantages_KxBxG = objective.advantages(batch.rewards_KxBxG)
     row, shares_K = make_rows(
         batch, advantages_KxBxG, num_splits, aggregate=aggregate,
         normalize=normalize,
     )
-
-    gradient = decomposed if instrument else joint
-    values, updates, opt_state, correction = gradient(
+    if several:
+      row = micro_batches(row, num_micro_batches)
+    values, updates, opt_state, correction = gradient_fn(
         state, row, objective.extras(batch.rewards_KxBxG)
     )
     params = optax.apply_updates(state.params, updates)

@@ -23,10 +23,10 @@ from gradlens.models.huggingface import (
     save,
     save_model,
 )
-from gradlens.models.tapped import blocks, tapped
+from gradlens.models.tapped import BLOCKS, blocks, tapped
 
 __all__ = [
-    'Cache', 'DecoderConfig', 'Model', 'WARM', 'blocks', 'build', 'decode',
-    'init', 'load', 'load_model', 'load_tokenizer', 'logits', 'prefill', 'save',
-    'save_model', 'tapped',
+    'BLOCKS', 'Cache', 'DecoderConfig', 'Model', 'WARM', 'blocks', 'build',
+    'decode', 'init', 'load', 'load_model', 'load_tokenizer', 'logits',
+    'prefill', 'save', 'save_model', 'tapped',
 ]

@@ -14,9 +14,11 @@ import gradlens as gl
 from gradlens.models import attention
 from gradlens.models.forward import Model, causal_mask, positions
 
+BLOCKS = ('embed', 'layers', 'head')
+
 
 def blocks(path: tuple, leaf: jax.ShapeDtypeStruct) -> str | gl.Stacked:
-  """The tap of every parameter: 'embed', 'layers' (stacked) or 'head'."""
+  """The tap of every parameter, one of `BLOCKS`; the layers are stacked."""
   block = gl.by_layer(path, leaf)
   return 'head' if block == 'norm' else block
 
@@ -24,7 +26,7 @@ def blocks(path: tuple, leaf: jax.ShapeDtypeStruct) -> str | gl.Stacked:
 def tapped(
     model: Model,
     params: Any,
-    probes: dict[str, gl.Probe | None],
+    probes: dict[str, gl.Probe | None] | None,
     tokens_RxNxL: jax.Array,
     mask_RxNxL: jax.Array,
     readout: Callable[..., Any],
@@ -37,7 +39,7 @@ def tapped(
   Args:
     model: from `load` or `build`.
     params: its parameters.
-    probes: one for each of `blocks`; None for each is the plain forward pass.
+    probes: one for each of `BLOCKS`; None is the plain forward pass.
     tokens_RxNxL: int32 tokens.
     mask_RxNxL: bool, False where a position is padding.
     readout: `readout(logits_NxMxV, *extra) -> y` of one row, M = L - start;
@@ -50,6 +52,7 @@ def tapped(
   Returns:
     `y_R`.
   """
+  probes = probes or dict.fromkeys(BLOCKS)
   decoder = nnx.merge(model.graphdef, params)
   embed, embed_params = nnx.split(decoder.embed)
   layer, layer_params = nnx.split(decoder.layers)
