@@ -2,6 +2,7 @@
 
 from absl import flags
 import jax
+import pytest
 
 # absltest's temporary folders ask for a parsed command line.
 flags.FLAGS.mark_as_parsed()
@@ -10,3 +11,14 @@ flags.FLAGS.mark_as_parsed()
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+@pytest.fixture(autouse=True, scope='class')
+def forget_programs():
+  """Unloads what a class of tests compiled.
+
+  The system allows a process some 65,000 memory maps. All programs of the suite
+  together take more, and the compiler that gets none ends the process.
+  """
+  yield
+  jax.clear_caches()

@@ -75,11 +75,13 @@ class SkipTest(parameterized.TestCase):
     params = params_like()
     grads = grads_of(params)
     with jax.debug_nans(True):
-      one_update(
+      updates, state = one_update(
           gl.correct(gl.equalize_norms('median'), num_tasks=K, match_norm=True),
           jax.tree.map(jnp.zeros_like, grads),
           params,
       )
+    self.assertEqual(np.abs(flat(updates)).max(), 0)
+    self.assertTrue(np.isfinite(state.weights_K).all())
 
 
 class MatchNormTest(parameterized.TestCase):
