@@ -17,8 +17,8 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 def forget_programs():
   """Unloads what a class of tests compiled.
 
-  The system allows a process some 65,000 memory maps. All programs of the suite
-  together take more, and the compiler that gets none ends the process.
+  Linux allows a process some 65,000 memory maps, and programs take several
+  each: kept to the end, they ended the suite inside the compiler.
   """
   yield
   jax.clear_caches()

@@ -52,7 +52,8 @@ def tapped(
   Returns:
     `y_R`.
   """
-  probes = probes or dict.fromkeys(BLOCKS)
+  if probes is None:
+    probes = dict.fromkeys(BLOCKS)
   decoder = nnx.merge(model.graphdef, params)
   embed, embed_params = nnx.split(decoder.embed)
   layer, layer_params = nnx.split(decoder.layers)
