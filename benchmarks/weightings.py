@@ -163,23 +163,30 @@ def random_matrices(count: int) -> list[np.ndarray]:
   return found
 
 
-def updates(name: str, rows: np.ndarray, step: Callable) -> tuple:
-  """Our update of these rows, and TorchJD's in float64."""
+def torchjds_update(name: str, rows: np.ndarray) -> np.ndarray:
+  """In float64."""
   import torch
 
   method, takes_rows = torchjds(len(rows))[name]
   matrix = torch.tensor(rows)
   theirs = method(matrix if takes_rows else matrix @ matrix.T).numpy()
-  gram_KxK = gl.gram(jnp.asarray(rows, jnp.float32))
-  ours = np.asarray(step(gram_KxK, extras(gram_KxK)), np.float64) @ rows
-  return ours, theirs if takes_rows else theirs @ rows
+  return theirs if takes_rows else theirs @ rows
 
 
-def errors(name: str, matrices: list[np.ndarray]) -> dict[str, list[float]]:
+def errors(
+    name: str, matrices: list[np.ndarray], updates: list[np.ndarray],
+    dtype: type,
+) -> dict[str, list[float]]:
   """Of updates that are not 0, by whether rows are independent; and of zeros.
 
   Relative to the length of TorchJD's update. One that is shorter than 1e-3 of
   the rows' lengths together counts as 0: its error is in units of these.
+
+  Args:
+    name: of the method.
+    matrices: rows, in float64.
+    updates: TorchJD's, one for each matrix.
+    dtype: of our Gram matrices.
   """
   weighting = OURS[name]()
   step = jax.jit(
@@ -188,8 +195,10 @@ def errors(name: str, matrices: list[np.ndarray]) -> dict[str, list[float]]:
       )[0]
   )
   found = {'independent': [], 'dependent': [], 'zero': []}
-  for rows in matrices:
-    ours, theirs = updates(name, rows, step)
+  for rows, theirs in zip(matrices, updates, strict=True):
+    given = jnp.asarray(rows, dtype)
+    gram_KxK = given @ given.T if dtype is np.float64 else gl.gram(given)
+    ours = np.asarray(step(gram_KxK, extras(gram_KxK)), np.float64) @ rows
     length = np.linalg.norm(theirs)
     whole = np.linalg.norm(rows, axis=1).sum()
     error = np.linalg.norm(ours - theirs)
@@ -207,17 +216,23 @@ def errors(name: str, matrices: list[np.ndarray]) -> dict[str, list[float]]:
 
 def print_errors(count: int) -> None:
   """The worst errors of every method that TorchJD has."""
-  print(f'| worst of {count} | independent | dependent | zero |')
-  print('|---|---:|---:|---:|')
+  kinds = ('independent', 'dependent', 'zero')
+  print(f'| worst of {count} | float64: ' + ' | '.join(kinds), end='')
+  print(' | float32: ' + ' | '.join(kinds) + ' |')
+  print('|---|' + '---:|' * 6)
   matrices = random_matrices(count)
   for name in torchjds(2):
     if name in RANDOM:
       continue
-    found = errors(name, matrices)
-    cells = [
-        f'{max(values):.1e} ({len(values)})' if values else '(0)'
-        for values in found.values()
-    ]
+    updates = [torchjds_update(name, rows) for rows in matrices]
+    cells = []
+    for dtype in (np.float64, np.float32):
+      with jax.enable_x64(dtype is np.float64):
+        found = errors(name, matrices, updates, dtype)
+      cells += [
+          f'{max(values):.1e} ({len(values)})' if values else '(0)'
+          for values in found.values()
+      ]
     print(f'| `{name}` | ' + ' | '.join(cells) + ' |', flush=True)
 
 

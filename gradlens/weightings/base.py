@@ -57,7 +57,7 @@ def preferring(
     del extras
     num_tasks = len(gram_KxK)
     even = (1 / num_tasks,) * num_tasks
-    pref_K = jnp.array(even if given is None else given, jnp.float32)
+    pref_K = jnp.array(even if given is None else given, gram_KxK.dtype)
     return weigh(gram_KxK, pref_K), state
 
   return Weighting(init, update, name)
@@ -66,7 +66,7 @@ def preferring(
 def need(
     value: jax.Array | None, extra: str, name: str, shape: tuple[int, ...]
 ) -> jax.Array:
-  """The extra that a method cannot do without, as float32.
+  """The extra that a method cannot do without, in float32 or better.
 
   Raises:
     ValueError: if it was not given, or has another shape.
@@ -82,7 +82,8 @@ def need(
     raise ValueError(
         f'{name}() needs {extra} of shape {shape}, got {jnp.shape(value)}'
     )
-  return jnp.asarray(value, jnp.float32)
+  value = jnp.asarray(value)
+  return value.astype(jnp.promote_types(value.dtype, jnp.float32))
 
 
 def own_key(key: jax.Array | None) -> jax.Array:

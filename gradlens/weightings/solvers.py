@@ -265,7 +265,8 @@ def balance(
     power: positive.
   """
   num_tasks = len(matrix_KxK)
-  matrix_KxK = matrix_KxK + 1e-7 * jnp.eye(num_tasks)
+  rounding = jnp.finfo(matrix_KxK.dtype).eps
+  matrix_KxK = matrix_KxK + rounding * jnp.eye(num_tasks)
 
   def newton(_, x_K):
     pull_K = right_K * x_K**-power

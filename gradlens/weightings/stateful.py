@@ -195,7 +195,7 @@ def sdmgrad(
     del extras
     shape = gram_KxK.shape
     cross_KxK = need(gram_cross_KxK, 'gram_cross_KxK', 'sdmgrad', shape)
-    pref_K, _ = preferred.update(gram_KxK, ())
+    pref_K, _ = preferred.update(cross_KxK, ())
     scale = jnp.mean(norms(cross_KxK))
     largest = jnp.maximum(jnp.max(jnp.abs(cross_KxK)), TINY)
     cross_KxK /= jnp.where(scale > 0, scale**2, largest)
@@ -205,7 +205,8 @@ def sdmgrad(
       speed_K = momentum * speed_K + dot(cross_KxK, weights_K + lam * pref_K)
       return simplex(weights_K - learning_rate * speed_K), speed_K
 
-    start = (state, jnp.zeros_like(state))
+    own_K = state.astype(cross_KxK.dtype)
+    start = (own_K, jnp.zeros_like(own_K))
     weights_K, _ = jax.lax.fori_loop(0, num_steps, step, start)
     return (weights_K + lam * pref_K) / (1 + lam), weights_K
 
