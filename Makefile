@@ -11,7 +11,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test quick lint bench bench-torchjd warm-start clean
+.PHONY: demo test quick lint bench warm-start clean
 
 demo: $(INSTALLED)
 	$(RUN) -m gradlens.main --config=configs/toy.py --workdir=runs/demo
@@ -28,15 +28,14 @@ lint: $(INSTALLED)
 	@! grep -rnE 'noqa|type: ignore|pylint: ?disable|pragma: no|fmt: (off|skip)' \
 	  --include='*.py' --exclude-dir=.venv --exclude-dir=build .
 
-# What measuring costs, in ratios. On an idle machine; half an hour.
-bench: $(INSTALLED)
-	$(RUN) -m benchmarks.instrument --sizes=medium --rows=4,8,32
+# What measuring costs, in ratios, with TorchJD taking turns from an environment
+# of its own. On an idle machine with 24 GiB; an hour.
+bench: $(INSTALLED) .venv-bench/installed
+	$(RUN) -m benchmarks.instrument --sizes=medium --rows=4,8,32 \
+	  --repeats=3 --torchjd=.venv-bench/bin/python
+	$(RUN) -m benchmarks.instrument --sizes=small --rows=2,16 \
+	  --repeats=3 --torchjd=.venv-bench/bin/python
 	$(RUN) -m benchmarks.step --config=configs/toy.py
-
-# The same with TorchJD taking turns, from an environment of its own.
-bench-torchjd: $(INSTALLED) .venv-bench/installed
-	$(RUN) -m benchmarks.instrument --sizes=medium --rows=8 \
-	  --sequences=16 --length=256 --torchjd=.venv-bench/bin/python
 
 .venv-bench/installed: setup.py
 	$(PYTHON) -m venv .venv-bench

@@ -49,7 +49,7 @@ TEST = [
     'torch==2.13.0',
 ]
 
-# What the peer in `make bench-torchjd` needs, in an environment of its own.
+# What the peer in `make bench` needs, in an environment of its own.
 BENCH = [
     'numpy>=2.0',
     # Reads the weights that gradlens saves.

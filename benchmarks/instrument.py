@@ -10,6 +10,7 @@ joint gradient a second time: how far two equal things lie apart.
 """
 
 from collections.abc import Callable
+import signal
 import statistics
 import subprocess
 import tempfile
@@ -125,6 +126,10 @@ def interleave(runs: dict[str, Run], repeats: int) -> dict[str, list[float]]:
   return seconds
 
 
+class Killed(RuntimeError):
+  """A process was, which is how Linux says that memory has run out."""
+
+
 class Peer:
   """TorchJD in a process of its own, which steps when it is told to."""
 
@@ -138,10 +143,14 @@ class Peer:
     np.savez(
         f'{self._folder.name}/batch.npz', tokens=tokens, advantages=advantages
     )
+    self._command = [
+        python, 'benchmarks/torchjd_peer.py', self._folder.name, str(num_rows)
+    ]
+    self._start()
+
+  def _start(self) -> None:
     self._process = subprocess.Popen(
-        [python, 'benchmarks/torchjd_peer.py', self._folder.name,
-         str(num_rows)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     self.names = self._answer().split(',')
     self.losses = [float(x) for x in self._answer().split(',')]
@@ -149,6 +158,8 @@ class Peer:
   def _answer(self) -> str:
     line = self._process.stdout.readline().strip()
     if not line:
+      if self._process.wait() == -signal.SIGKILL:
+        raise Killed
       raise RuntimeError('the TorchJD process ended; its error is above')
     return line
 
@@ -156,6 +167,15 @@ class Peer:
     """One step of a name."""
     print(name, file=self._process.stdin, flush=True)
     self._answer()
+
+  def fits(self, name: str) -> bool:
+    """Whether a step has memory enough; the process lives on either way."""
+    try:
+      self.run(name)
+    except Killed:
+      self._start()
+      return False
+    return True
 
   def close(self) -> None:
     """Ends the process."""
@@ -172,7 +192,7 @@ def measure(size: str, num_rows: int) -> None:
   )
   runs, scratch = compile_all(variants(model, params, batch, num_rows))
   base = dict.fromkeys(runs, 'joint')
-  peer = None
+  peer, outgrown = None, []
   if _TORCHJD.value:
     peer = Peer(_TORCHJD.value, model, params, batch, num_rows)
     own = decoder.losses_fn(model)(
@@ -181,26 +201,28 @@ def measure(size: str, num_rows: int) -> None:
     if not jnp.allclose(own, jnp.array(peer.losses), rtol=1e-3, atol=1e-3):
       raise RuntimeError(f'TorchJD computes {peer.losses}, not {own}')
     for name in peer.names:
-      runs[name] = lambda name=name: peer.run(name)
-      runs[name]()
-      base[name] = 'torch joint'
+      if peer.fits(name):
+        runs[name] = lambda name=name: peer.run(name)
+        base[name] = 'torch joint'
+      else:
+        outgrown.append(name)
   seconds = interleave(runs, _REPEATS.value)
   if peer:
     peer.close()
   count = sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6
+  label = f'{size}, {count:.1f}M | {num_rows}'
   for name, times in seconds.items():
     ratio = statistics.median(
         own / of for own, of in zip(times, seconds[base[name]], strict=True)
     )
-    memory = 'n/a' if name not in scratch else (
-        f'{scratch[name] / 1e6:.0f} | {scratch[name] / scratch["joint"]:.2f}x'
-    )
-    memory = memory if name in scratch else 'n/a | n/a'
-    print(
-        f'| {size}, {count:.1f}M | {num_rows} | {name} |'
-        f' {statistics.median(times):.2f} | {ratio:.2f}x | {memory} |',
-        flush=True,
-    )
+    memory = 'n/a | n/a'
+    if name in scratch:
+      relative = scratch[name] / scratch['joint']
+      memory = f'{scratch[name] / 1e6:.0f} | {relative:.2f}x'
+    cells = f'{statistics.median(times):.2f} | {ratio:.2f}x | {memory}'
+    print(f'| {label} | {name} | {cells} |', flush=True)
+  for name in outgrown:
+    print(f'| {label} | {name} | out of memory | | | |', flush=True)
 
 
 def main(argv: list[str]) -> None:

@@ -132,37 +132,43 @@ class Decoder(nn.Module):
 
 
 def losses(
-    decoder: Decoder, tokens_NxL: torch.Tensor, advantages_N: torch.Tensor,
-    num_rows: int,
+    decoder: Decoder, tokens_NxL: torch.Tensor, advantages_N: torch.Tensor
 ) -> torch.Tensor:
-  """Each row's, `[R]`, as in `benchmarks.decoder`."""
+  """Each sequence's, `[N]`, as in `benchmarks.decoder`; rows are sums."""
   logprobs = decoder(tokens_NxL)[:, :-1].log_softmax(-1)
   chosen = logprobs.gather(-1, tokens_NxL[:, 1:, None])[..., 0].mean(-1)
-  return -(chosen * advantages_N).reshape(num_rows, -1).sum(-1)
+  return -chosen * advantages_N
 
 
 def steps(
-    decoder: Decoder, rows: Callable[[Decoder], torch.Tensor]
+    decoder: Decoder, sequences: Callable[[Decoder], torch.Tensor],
+    num_rows: int,
 ) -> dict[str, Callable[[], None]]:
   """What can be asked for."""
   # Of its own: an engine watches every forward pass of its module.
   watched = copy.deepcopy(decoder)
-  engine = Engine(watched, batch_dim=None)
+  # Sequences are independent, which is cheaper than rows without that.
+  engine = Engine(watched, batch_dim=0)
   weighting, aggregator = IMTLGWeighting(), IMTLG()
 
+  def rows(values, *axes):
+    for axis in axes:
+      values = values.unflatten(axis, (num_rows, -1)).sum(axis + 1)
+    return values
+
   def autogram():
-    losses_R = rows(watched)
-    weights_R = weighting(engine.compute_gramian(losses_R))
-    losses_R.backward(weights_R)
+    losses_N = sequences(watched)
+    weights_R = weighting(rows(engine.compute_gramian(losses_N), 0, 1))
+    rows(losses_N, 0).backward(weights_R)
     watched.zero_grad(set_to_none=True)
 
   def autojac():
-    backward(rows(decoder), parallel_chunk_size=1)
+    backward(rows(sequences(decoder), 0), parallel_chunk_size=1)
     jac_to_grad(decoder.parameters(), aggregator)
     decoder.zero_grad(set_to_none=True)
 
   def joint():
-    rows(decoder).sum().backward()
+    sequences(decoder).sum().backward()
     decoder.zero_grad(set_to_none=True)
 
   return {
@@ -181,12 +187,13 @@ def main(folder: str, num_rows: int) -> None:
   tokens = torch.tensor(data['tokens'], dtype=torch.long)
   advantages = torch.tensor(data['advantages'])
 
-  def rows(decoder):
-    return losses(decoder, tokens, advantages, num_rows)
+  def sequences(decoder):
+    return losses(decoder, tokens, advantages)
 
-  known = steps(decoder, rows)
+  known = steps(decoder, sequences, num_rows)
+  rows_R = sequences(decoder).reshape(num_rows, -1).sum(-1)
   print(','.join(known), flush=True)
-  print(','.join(f'{x:.6f}' for x in rows(decoder).tolist()), flush=True)
+  print(','.join(f'{x:.6f}' for x in rows_R.tolist()), flush=True)
   for line in sys.stdin:
     known[line.strip()]()
     print('done', flush=True)
