@@ -36,6 +36,7 @@ bench: $(INSTALLED) .venv-bench/installed
 	$(RUN) -m benchmarks.instrument --sizes=small --rows=2,16 \
 	  --repeats=3 --torchjd=.venv-bench/bin/python
 	$(RUN) -m benchmarks.step --config=configs/toy.py
+	$(RUN) -m benchmarks.models
 
 .venv-bench/installed: setup.py
 	$(PYTHON) -m venv .venv-bench

@@ -25,11 +25,14 @@ TRAIN = [
     'clu>=0.0.12',
     'flax>=0.12',
     'grain>=0.2.11',
+    # Fetches models by name, and splits large ones into files.
+    'huggingface-hub>=1.0',
     'ml-collections>=1.0',
     'orbax-checkpoint>=0.11.24',
     'plotly>=6.0',
     'reasoning-gym>=0.1.25',
-    'safetensors>=0.5',
+    # The first seen to give parts of bfloat16 tensors to numpy.
+    'safetensors>=0.8',
     'tensorboard>=2.18',
     'tensorflow-cpu>=2.18',
     'tqdm>=4.66',

@@ -45,10 +45,12 @@ def in_rows(batch: Any, num_rows: int) -> Any:
 def losses_fn(model: models.Model, remat: bool = False) -> Any:
   """A policy gradient: each row's sum over its sequences of a token mean."""
 
-  def readout(logits_NxLxV, tokens_NxL, advantages_N):
-    logprobs = jax.nn.log_softmax(logits_NxLxV[:, :-1])
-    chosen = jnp.take_along_axis(logprobs, tokens_NxL[:, 1:, None], axis=-1)
-    return -jnp.sum(chosen[..., 0].mean(axis=1) * advantages_N)
+  def readout(head, x_NxLxD, tokens_NxL, advantages_N):
+    found = models.scores(
+        head, x_NxLxD[:, :-1], tokens_NxL[:, 1:],
+        vocab_size=model.config.vocab_size, temperature=1.0,
+    )
+    return -jnp.sum(found.logprobs.mean(axis=1) * advantages_N)
 
   def losses(params, probes, tokens_RxNxL, advantages_RxN):
     return models.tapped(

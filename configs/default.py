@@ -43,6 +43,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.num_micro_batches = 1  # parts of each split's prompts, one after the other
   c.rollout = ml_collections.ConfigDict(dict(
       max_prompt_tokens=32, max_new_tokens=16, temperature=1.0,
+      num_slots=0,  # prompts decoded side by side, more wait; 0 is all
   ))
   c.verifier = ml_collections.ConfigDict(dict(
       cpu_seconds=1.0, wall_seconds=10.0,

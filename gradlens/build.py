@@ -60,9 +60,12 @@ def load_model(config: Any) -> tuple[models.Model, Any, Any]:
       raise ValueError(
           f'config.init_from={config.init_from!r}: {error}'
       ) from error
-  model = models.build(models.DecoderConfig(**config.model))
+  tokenizer = ByT5Tokenizer()
+  model = models.build(models.DecoderConfig(
+      **config.model, eos_token_id=(tokenizer.eos_token_id,)
+  ))
   key = jax.random.fold_in(jax.random.key(config.seed), 0)
-  return model, models.init(model, key), ByT5Tokenizer()
+  return model, models.init(model, key), tokenizer
 
 
 # The smallest values that mean anything, and the names there are.
@@ -70,7 +73,7 @@ _AT_LEAST = {
     'num_steps': 1, 'prompts_per_task': 1, 'num_splits': 1, 'inner_epochs': 1,
     'num_completions': 1, 'num_micro_batches': 1, 'instrument_every': 0,
     'rollout.max_prompt_tokens': 1, 'rollout.max_new_tokens': 1,
-    'rollout.temperature': 0, 'evaluate.every': 1,
+    'rollout.temperature': 0, 'rollout.num_slots': 0, 'evaluate.every': 1,
     'evaluate.batch_size': 1, 'evaluate.num_completions': 1,
     'checkpoint.every': 1, 'checkpoint.keep': 1,
 }
@@ -154,6 +157,7 @@ def sampler(
       run.model, run.tokenizer, scorer, run.names,
       num_completions=num_completions, max_prompt_tokens=r.max_prompt_tokens,
       max_new_tokens=r.max_new_tokens, temperature=r.temperature,
+      num_slots=r.num_slots or None,
   )
 
 

@@ -79,6 +79,7 @@ def sampler(
     max_prompt_tokens: int,
     max_new_tokens: int,
     temperature: float,
+    num_slots: int | None = None,
 ) -> Collect:
   """Experience from the current policy, scored by each task's verifier.
 
@@ -91,11 +92,16 @@ def sampler(
     max_prompt_tokens: T.
     max_new_tokens: C.
     temperature: of the sampling distribution.
+    num_slots: how many prompts are decoded side by side; None is all.
 
   Returns:
     `collect(params, records, key) -> Sampled`, where `records` holds B
     records of each of the K tasks.
   """
+
+  stop_tokens = tuple(
+      sorted({tokenizer.eos_token_id, *model.config.eos_token_id})
+  )
 
   def collect(params: Any, records_KxB: Records, key: jax.Array) -> Sampled:
     start = time.monotonic()
@@ -111,7 +117,8 @@ def sampler(
         rollout.request_keys(key, (k * b, num_completions)),
         max_new_tokens=max_new_tokens,
         temperature=temperature,
-        stop_token=tokenizer.eos_token_id,
+        stop_tokens=stop_tokens,
+        num_slots=num_slots,
     )
     out = jax.tree.map(lambda a: a.reshape(k, b, *a.shape[1:]), out)
     tokens, mask = np.asarray(out.tokens_NxGxC), np.asarray(out.mask_NxGxC)

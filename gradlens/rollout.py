@@ -1,6 +1,7 @@
 """Rollout: samples completions of prompts from the current policy.
 
-N prompts, G completions of each, T tokens a prompt, C tokens a completion.
+N prompts, G completions of each, T tokens a prompt, C tokens a completion; S of
+the prompts are decoded side by side.
 """
 
 import functools
@@ -16,8 +17,8 @@ class Completions(NamedTuple):
   """What was sampled.
 
   Attributes:
-    tokens_NxGxC: int32; zero after the stop token.
-    mask_NxGxC: bool, True on sampled tokens, the stop token included.
+    tokens_NxGxC: int32; zero after a stop token.
+    mask_NxGxC: bool, True on sampled tokens, a stop token included.
     logprobs_NxGxC: float32 log-probabilities under the distribution sampled
       from; zero where the mask is False.
   """
@@ -27,10 +28,25 @@ class Completions(NamedTuple):
   logprobs_NxGxC: jax.Array
 
 
-class _Loop(NamedTuple):
-  index: jax.Array
-  done_NxG: jax.Array
+class _Slots(NamedTuple):
+  """What is decoded side by side, S prompts at a time.
+
+  Attributes:
+    prompt_S: which prompt each slot works on; its last one if none is left.
+    index_S: how many tokens its completions have.
+    fresh_S: its next logits are those of the prefill.
+    done_SxG: which completions have ended.
+    cache: of the S prompts.
+    waiting: the next prompt that has no slot yet.
+    out: of all N prompts.
+  """
+
+  prompt_S: jax.Array
+  index_S: jax.Array
+  fresh_S: jax.Array
+  done_SxG: jax.Array
   cache: models.Cache
+  waiting: jax.Array
   out: Completions
 
 
@@ -40,29 +56,84 @@ def request_keys(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
   return jax.vmap(jax.random.fold_in, (None, 0))(key, numbers).reshape(shape)
 
 
-def policy_logprobs(logits: jax.Array, temperature: float) -> jax.Array:
-  """Log-probabilities of the policy: the model at the sampling temperature."""
-  return jax.nn.log_softmax(logits.astype(jnp.float32) / temperature)
+def sampling_logprobs(
+    logits: jax.Array, temperature: float, top_k: int | None = None,
+    top_p: float = 1.0,
+) -> jax.Array:
+  """Log-probabilities of the distribution that is sampled from.
+
+  The policy, cut to its `top_k` likeliest tokens, and of these to the fewest
+  that have a probability of `top_p` together. -inf for all others.
+
+  Args:
+    logits: `[..., V]`.
+    temperature: of the policy, above 0.
+    top_k: None keeps all.
+    top_p: 1 keeps all.
+
+  Returns:
+    float32 `[..., V]`.
+  """
+  logprobs = models.policy_logprobs(logits, temperature)
+  if top_k is None and top_p == 1:
+    return logprobs
+  order = jnp.argsort(logprobs, axis=-1, descending=True)
+  ranked = jnp.take_along_axis(logprobs, order, axis=-1)
+  place = jax.lax.broadcasted_iota(jnp.int32, ranked.shape, ranked.ndim - 1)
+  kept = place < (top_k or ranked.shape[-1])
+  probs = jax.nn.softmax(jnp.where(kept, ranked, -jnp.inf))
+  # What is likelier has less than top_p together: the first one always stays.
+  kept &= jnp.cumsum(probs, axis=-1) - probs < top_p
+  kept = jnp.take_along_axis(kept, jnp.argsort(order, axis=-1), axis=-1)
+  return jax.nn.log_softmax(jnp.where(kept, logprobs, -jnp.inf))
 
 
 def _sample(
-    logits_NxGxV: jax.Array, keys_NxG: jax.Array, index: jax.Array,
-    temperature: float,
+    logprobs_SxGxV: jax.Array, keys_SxG: jax.Array, index_S: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  if temperature == 0:
-    tokens_NxG = jnp.argmax(logits_NxGxV, axis=-1)
-    return tokens_NxG, jnp.zeros(tokens_NxG.shape)
-  logprobs_NxGxV = policy_logprobs(logits_NxGxV, temperature)
-  fold_in = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (0, None))
+  fold_in = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)))
   categorical = jax.vmap(jax.vmap(jax.random.categorical))
-  tokens_NxG = categorical(fold_in(keys_NxG, index), logprobs_NxGxV)
-  chosen = jnp.take_along_axis(logprobs_NxGxV, tokens_NxG[..., None], axis=-1)
-  return tokens_NxG, chosen[..., 0]
+  tokens_SxG = categorical(fold_in(keys_SxG, index_S), logprobs_SxGxV)
+  chosen = jnp.take_along_axis(logprobs_SxGxV, tokens_SxG[..., None], axis=-1)
+  return tokens_SxG, chosen[..., 0]
+
+
+def _check(
+    config: models.DecoderConfig, max_new_tokens: int, temperature: float,
+    top_k: int | None, top_p: float, stop_tokens: tuple[int, ...],
+    num_slots: int | None,
+) -> None:
+  """Refuses what makes no sense, before anything is compiled."""
+  if num_slots is not None and num_slots < 1:
+    raise ValueError(f'num_slots={num_slots} must be None or at least 1.')
+  if max_new_tokens < 1:
+    raise ValueError(f'max_new_tokens={max_new_tokens} must be at least 1.')
+  if temperature < 0:
+    raise ValueError(
+        f'temperature={temperature} must be positive, or 0 for the likeliest'
+        ' token.'
+    )
+  if top_k is not None and not 1 <= top_k <= config.vocab_size:
+    raise ValueError(
+        f'top_k={top_k} must be None or between 1 and the vocabulary of'
+        f' {config.vocab_size}.'
+    )
+  if not 0 < top_p <= 1:
+    raise ValueError(f'top_p={top_p} must be above 0 and at most 1.')
+  for token in stop_tokens:
+    if not 0 <= token < config.vocab_size:
+      raise ValueError(
+          f'stop token {token} is outside of the vocabulary of'
+          f' {config.vocab_size}.'
+      )
 
 
 @functools.partial(
     jax.jit,
-    static_argnames=('model', 'max_new_tokens', 'temperature', 'stop_token'),
+    static_argnames=(
+        'model', 'max_new_tokens', 'temperature', 'top_k', 'top_p',
+        'stop_tokens', 'num_slots',
+    ),
 )
 def generate(
     model: models.Model,
@@ -73,12 +144,18 @@ def generate(
     *,
     max_new_tokens: int,
     temperature: float,
-    stop_token: int,
+    stop_tokens: tuple[int, ...],
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    num_slots: int | None = None,
 ) -> Completions:
   """Samples completions; ends early when every one has stopped.
 
-  Each prompt is run once, and its completions share its keys and values. A
-  completion depends on its own prompt and key only, not on its neighbours.
+  Each prompt is run once, and its completions share its keys and values. With
+  fewer slots than prompts, a prompt whose completions have all stopped makes
+  room for the next one: a long completion holds up its own prompt only. A
+  completion depends on its own prompt and key only, not on its neighbours, and
+  not on the slot.
 
   Args:
     model: from `models.load` or `models.build`.
@@ -88,50 +165,122 @@ def generate(
     keys_NxG: typed PRNG keys, one a completion (see `request_keys`).
     max_new_tokens: C.
     temperature: of the sampling distribution; 0 takes the likeliest token.
-    stop_token: ends a completion, and belongs to it.
+    stop_tokens: any of them ends a completion, and belongs to it.
+    top_k: sample from that many likeliest tokens; None from all.
+    top_p: and of these from the fewest with that probability together.
+    num_slots: how many prompts are decoded side by side; None is all.
 
   Returns:
     `Completions`.
+
+  Raises:
+    ValueError: an argument that makes no sense, with its value.
   """
-  n, g = keys_NxG.shape
-  logits_NxV, cache = models.prefill(
-      model, params, prompts_NxT, mask_NxT, g, max_new_tokens
+  _check(
+      model.config, max_new_tokens, temperature, top_k, top_p, stop_tokens,
+      num_slots,
   )
+  n, g = keys_NxG.shape
+  s = min(num_slots or n, n)
+  first_NxV, read = models.prefill(model, params, prompts_NxT, mask_NxT)
 
-  def emit(logits_NxGxV, index, done_NxG, out):
-    tokens_NxG, logprobs_NxG = _sample(
-        logits_NxGxV, keys_NxG, index, temperature
-    )
-    live_NxG = ~done_NxG
+  def emit(logits_SxGxV, slots):
+    if temperature == 0:
+      tokens_SxG = jnp.argmax(logits_SxGxV, axis=-1)
+      logprobs_SxG = jnp.zeros(tokens_SxG.shape)
+    else:
+      logprobs_SxGxV = sampling_logprobs(
+          logits_SxGxV, temperature, top_k, top_p
+      )
+      tokens_SxG, logprobs_SxG = _sample(
+          logprobs_SxGxV, keys_NxG[slots.prompt_S], slots.index_S
+      )
+    live_SxG = ~slots.done_SxG
     new = Completions(
-        jnp.where(live_NxG, tokens_NxG, 0).astype(jnp.int32),
-        live_NxG,
-        jnp.where(live_NxG, logprobs_NxG, 0.0),
+        jnp.where(live_SxG, tokens_SxG, 0).astype(jnp.int32),
+        live_SxG,
+        jnp.where(live_SxG, logprobs_SxG, 0.0),
     )
-    out = jax.tree.map(lambda old, a: old.at[:, :, index].set(a), out, new)
-    return done_NxG | (tokens_NxG == stop_token), out
+    out = jax.tree.map(
+        lambda old, a: old.at[slots.prompt_S, :, slots.index_S].set(
+            a, mode='drop'
+        ),
+        slots.out, new,
+    )
+    index_S = slots.index_S + 1
+    stopped_SxG = jnp.isin(tokens_SxG, jnp.array(stop_tokens, jnp.int32))
+    full_Sx1 = (index_S >= max_new_tokens)[:, None]
+    return slots._replace(
+        index_S=index_S,
+        fresh_S=jnp.zeros(s, bool),
+        done_SxG=slots.done_SxG | stopped_SxG | full_Sx1,
+        out=out,
+    )
 
-  def step(loop):
-    last_NxG = jax.lax.dynamic_index_in_dim(
-        loop.out.tokens_NxGxC, loop.index - 1, axis=2, keepdims=False
-    )
-    logits_NxGxV, cache = models.decode(
-        model, params, last_NxG, loop.index - 1, loop.cache
-    )
-    done_NxG, out = emit(logits_NxGxV, loop.index, loop.done_NxG, loop.out)
-    return _Loop(loop.index + 1, done_NxG, cache, out)
+  def refill(slots):
+    free_S = jnp.all(slots.done_SxG, axis=1)
+    next_S = slots.waiting + jnp.cumsum(free_S) - 1
+    free_S &= next_S < n
+    prompt_S = jnp.where(free_S, next_S, slots.prompt_S)
 
-  def unfinished(loop):
-    return (loop.index < max_new_tokens) & ~jnp.all(loop.done_NxG)
+    def swap(old, new, axis):
+      own = jnp.expand_dims(
+          free_S, [i for i in range(old.ndim) if i != axis]
+      )
+      return jnp.where(own, jnp.take(new, prompt_S, axis), old)
+
+    return slots._replace(
+        prompt_S=prompt_S,
+        index_S=jnp.where(free_S, 0, slots.index_S),
+        fresh_S=free_S,
+        done_SxG=slots.done_SxG & ~free_S[:, None],
+        cache=slots.cache._replace(
+            prompt=jax.tree.map(
+                lambda old, new: swap(old, new, 1), slots.cache.prompt, read
+            ),
+            mask_NxT=swap(slots.cache.mask_NxT, mask_NxT, 0),
+        ),
+        waiting=slots.waiting + jnp.sum(free_S),
+    )
+
+  def step(slots):
+    if s < n:
+      free = jnp.any(jnp.all(slots.done_SxG, axis=1))
+      slots = jax.lax.cond(
+          free & (slots.waiting < n), refill, lambda slots: slots, slots
+      )
+    # Of a fresh slot, what is decoded here is not used.
+    last_S = jnp.maximum(slots.index_S - 1, 0)
+    logits_SxGxV, cache = models.decode(
+        model, params, slots.out.tokens_NxGxC[slots.prompt_S, :, last_S],
+        last_S, slots.cache,
+    )
+    logits_SxGxV = jnp.where(
+        slots.fresh_S[:, None, None], first_NxV[slots.prompt_S][:, None],
+        logits_SxGxV,
+    )
+    return emit(logits_SxGxV, slots._replace(cache=cache))
+
+  def unfinished(slots):
+    return (slots.waiting < n) | ~jnp.all(slots.done_SxG)
 
   shape = (n, g, max_new_tokens)
-  out = Completions(
-      jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool), jnp.zeros(shape)
+  slots = _Slots(
+      prompt_S=jnp.arange(s),
+      index_S=jnp.zeros(s, jnp.int32),
+      fresh_S=jnp.ones(s, bool),
+      done_SxG=jnp.zeros((s, g), bool),
+      cache=models.make_cache(
+          jax.tree.map(lambda a: a[:, :s], read), mask_NxT[:s], g,
+          max_new_tokens,
+      ),
+      waiting=jnp.int32(s),
+      out=Completions(
+          jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool),
+          jnp.zeros(shape),
+      ),
   )
-  logits_NxGxV = jnp.broadcast_to(
-      logits_NxV[:, None], (n, g, logits_NxV.shape[-1])
+  first_SxGxV = jnp.broadcast_to(
+      first_NxV[:s, None], (s, g, first_NxV.shape[-1])
   )
-  done_NxG, out = emit(logits_NxGxV, 0, jnp.zeros((n, g), bool), out)
-  return jax.lax.while_loop(
-      unfinished, step, _Loop(jnp.int32(1), done_NxG, cache, out)
-  ).out
+  return jax.lax.while_loop(unfinished, step, emit(first_SxGxV, slots)).out

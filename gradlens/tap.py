@@ -31,7 +31,7 @@ def tap(
     fn: Callable[..., PyTree],
     *,
     owns: Callable[[PyTree], PyTree] | None = None,
-    extra_axes: int | None = 0,
+    extra_axes: int | None | tuple[int | None, ...] = 0,
     axis_name: str | tuple[str, ...] | None = None,
 ) -> Callable[..., PyTree]:
   r"""Runs a block on all rows, and decomposes its gradient on the way back.
@@ -158,7 +158,9 @@ def tap(
   return call
 
 
-def _axes(extra: tuple, axis: int | None) -> int | None:
+def _axes(
+    extra: tuple, axis: int | None | tuple[int | None, ...]
+) -> int | None | tuple[int | None, ...]:
   """`jax.vmap` wants an axis somewhere, and none for what is not there."""
   return axis if extra else None
 

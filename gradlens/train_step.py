@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 import gradlens as gl
-from gradlens import advantages, losses, masked, models, rollout
+from gradlens import advantages, losses, masked, models
 from gradlens.experience import Batch
 from gradlens.optimizer import Optimizer
 from gradlens.rows import Row, make_rows, micro_batches, sequences
@@ -121,21 +121,21 @@ def make_losses(
 ) -> Losses:
   """Every row's contribution to the loss, by taps; and its totals."""
 
-  def readout(logits_NxMxV, row):
-    tokens_BxGxC = row.batch.tokens_KxBxGxC
+  def readout(head, x_NxMxD, row):
     mask = row.batch.mask_KxBxGxC
-    logprobs = rollout.policy_logprobs(logits_NxMxV[:, :-1], temperature)
-    logprobs_BxGxCxV = logprobs.reshape(*tokens_BxGxC.shape, -1)
-    logprobs_BxGxC = jnp.take_along_axis(
-        logprobs_BxGxCxV, tokens_BxGxC[..., None], axis=-1
-    )[..., 0]
-    entropy = -jnp.sum(jnp.exp(logprobs_BxGxCxV) * logprobs_BxGxCxV, axis=-1)
-    gap = jnp.abs(logprobs_BxGxC - row.batch.logprobs_KxBxGxC)
+    tokens_BxGxC = row.batch.tokens_KxBxGxC
+    # The last position says what would come after the completion.
+    found = models.scores(
+        head, x_NxMxD[:, :-1].reshape(*tokens_BxGxC.shape, -1), tokens_BxGxC,
+        vocab_size=model.config.vocab_size, temperature=temperature,
+    )
+    gap = jnp.abs(found.logprobs - row.batch.logprobs_KxBxGxC)
     totals = Totals(
-        masked.sum(entropy, mask), masked.sum(gap, mask), masked.count(mask)
+        masked.sum(found.entropy, mask), masked.sum(gap, mask),
+        masked.count(mask),
     )
     total = losses.row_sum(
-        objective.loss(logprobs_BxGxC, row), mask, aggregate=aggregate
+        objective.loss(found.logprobs, row), mask, aggregate=aggregate
     )
     return total / row.denominator, totals
 

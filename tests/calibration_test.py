@@ -52,7 +52,7 @@ def _batches():
   out = rollout.generate(
       model, params, prompts, seen,
       rollout.request_keys(key, (M * K * B, G)),
-      max_new_tokens=C, temperature=1.0, stop_token=1,
+      max_new_tokens=C, temperature=1.0, stop_tokens=(1,),
   )
   prompts, seen, tokens, mask, logprobs = (
       np.array(a).reshape(M, K, B, *a.shape[1:])

@@ -13,6 +13,7 @@ from gradlens import experience, models, tasks
 K, B, G, T, C = 2, 3, 8, 8, 10
 _TOKENIZER = ByT5Tokenizer()  # a byte b is token b + 3; 1 ends a sequence
 _STOP = 1
+_MODELS_STOP = 60  # an end that the model names, not the tokenizer
 _NAMES = ('sums', 'words')
 _RECORDS = (
     [tasks.Record(f'{i}+{10 * i}=', str(11 * i), {}) for i in range(B)],
@@ -49,6 +50,7 @@ def _policy():
       model_type='qwen3', vocab_size=128, hidden_size=16, intermediate_size=24,
       num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
       head_dim=8, max_position_embeddings=64, initializer_range=0.2,
+      eos_token_id=(_MODELS_STOP,),
   ))
   return model, models.init(model, jax.random.key(0))
 
@@ -93,18 +95,21 @@ class SamplerTest(ExperienceTestCase):
 
   def test_texts_are_those_of_the_tokens(self):
     sampled, _ = _sampled()
-    stopped = 0
+    stopped, stops = 0, set()
     for at in np.ndindex(K, B, G):
       tokens = np.asarray(sampled.batch.tokens_KxBxGxC[at]).tolist()
       length = int(sampled.batch.mask_KxBxGxC[at].sum())
-      if _STOP in tokens:
-        self.assertEqual(tokens.index(_STOP) + 1, length)
+      ends = [i for i, t in enumerate(tokens) if t in (_STOP, _MODELS_STOP)]
+      if ends:
+        self.assertEqual(ends[0] + 1, length)
+        stops.add(tokens[ends[0]])
         stopped += 1
       # Below 3 are the stop token and others that stand for no text.
       want = ''.join(chr(t - 3) for t in tokens[:length] if t >= 3)
       k, b, g = at
       self.assertEqual(sampled.texts[k][b][g], want)
     self.assertBetween(stopped, 1, K * B * G - 1)
+    self.assertEqual(stops, {_STOP, _MODELS_STOP})
 
   def test_rewards_and_failures_are_of_their_own_task_and_completion(self):
     sampled, scorer = _sampled()

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import tiny_config
 
-from gradlens import build, measure, models, rollout
+from gradlens import build, measure, models
 from gradlens.mixture import Mixture
 
 
@@ -124,7 +124,7 @@ class MeasureTest(parameterized.TestCase):
                 batch.prompt_mask_KxBxT[k, i], jnp.ones(n, bool)
             ])
             logits = models.logits(run.model, params, tokens[None], mask[None])
-            logprobs = rollout.policy_logprobs(logits[0], 1.0)
+            logprobs = models.policy_logprobs(logits[0], 1.0)
             at = jnp.arange(-n - 1, -1)
             chosen = logprobs[at, tokens[at + 1]]
             advantage = (rewards[i, j] - rewards[i].mean()) / deviation

@@ -4,6 +4,7 @@ from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
+import random_models
 import tapped_decoder
 from tapped_decoder import relative
 
@@ -11,37 +12,27 @@ import gradlens as gl
 from gradlens import models
 
 R, N, L = 3, 2, 7
+# Tied and untied, with one kind of attention and with two.
 every_family = parameterized.product(
-    model_type=('qwen2', 'qwen3', 'llama'), tie=(True, False)
+    model_type=random_models.FAMILIES, seed=(0, 1)
 )
 
 
-def model_and_params(model_type, tie):
-  """A random model in which no parameter is at its trivial value."""
-  model = models.build(models.DecoderConfig(
-      model_type=model_type, tie_word_embeddings=tie, vocab_size=19,
-      hidden_size=16, intermediate_size=24, num_hidden_layers=3,
-      num_attention_heads=4, num_key_value_heads=2, head_dim=6,
-      max_position_embeddings=16, initializer_range=0.2,
-  ))
-  rng = np.random.default_rng(0)
-  return model, jax.tree.map(
-      lambda a: a + jnp.asarray(0.1 * rng.normal(size=a.shape), a.dtype),
-      models.init(model, jax.random.key(0)),
-  )
+def model_and_params(model_type, seed):
+  return random_models.with_params(random_models.config(model_type, seed))
 
 
 def batch():
   """Tokens, a mask with padding on the left, and a weight of each row."""
   rng = np.random.default_rng(1)
-  tokens = jnp.asarray(rng.integers(0, 19, (R, N, L)))
+  tokens = jnp.asarray(rng.integers(0, random_models.VOCAB, (R, N, L)))
   mask = jnp.asarray(np.arange(L) >= rng.integers(0, 3, (R, N, 1)))
   return tokens, mask, jnp.array([1.0, -3.0, 0.5])
 
 
-def readout(logits_NxMxV, tokens_NxL, scale):
+def readout(head, x_NxMxD, tokens_NxL, scale):
   """A loss that depends on all logits from position 1 on."""
-  logprobs = jax.nn.log_softmax(logits_NxMxV)[:, :-1]
+  logprobs = jax.nn.log_softmax(head(x_NxMxD))[:, :-1]
   chosen = jnp.take_along_axis(logprobs, tokens_NxL[:, 2:, None], axis=-1)
   return scale * chosen.mean()
 
@@ -56,27 +47,28 @@ def losses_fn(model):
   return losses
 
 
-def probes():
+def probes(model):
+  layers = model.config.num_hidden_layers
   return {
-      'embed': gl.Probe(R), 'layers': gl.Probe(R, 3), 'head': gl.Probe(R),
+      'embed': gl.Probe(R), 'layers': gl.Probe(R, layers), 'head': gl.Probe(R),
   }
 
 
 class TappedTest(parameterized.TestCase):
 
   @every_family
-  def test_is_the_plain_model_row_by_row(self, model_type, tie):
-    model, params = model_and_params(model_type, tie)
+  def test_is_the_plain_model_row_by_row(self, model_type, seed):
+    model, params = model_and_params(model_type, seed)
 
     def loss(params, tokens_NxL, mask_NxL, scale):
       logits = models.logits(model, params, tokens_NxL, mask_NxL, start=1)
-      return readout(logits, tokens_NxL, scale)
+      return readout(lambda logits: logits, logits, tokens_NxL, scale)
 
     one = jax.jit(jax.value_and_grad(loss))
     oracle = [one(params, *(a[r] for a in batch())) for r in range(R)]
     rows = tapped_decoder.matrix([grads for _, grads in oracle])
     losses_R, grads, grams = jax.jit(gl.value_grad_gram(losses_fn(model)))(
-        params, probes(), *batch()
+        params, probes(model), *batch()
     )
     np.testing.assert_allclose(losses_R, [a for a, _ in oracle], rtol=1e-5)
     self.assertLess(relative(tapped_decoder.flat(grads), rows.sum(0)), 1e-5)
@@ -94,9 +86,9 @@ class TappedTest(parameterized.TestCase):
       self.assertLess(relative(grams[name], want), 1e-5)
 
   @every_family
-  def test_no_parameter_is_outside_of_the_taps_or_in_two(self, model_type, tie):
-    model, params = model_and_params(model_type, tie)
-    gl.check_taps(losses_fn(model), params, probes(), *batch())
+  def test_every_parameter_is_in_one_tap(self, model_type, seed):
+    model, params = model_and_params(model_type, seed)
+    gl.check_taps(losses_fn(model), params, probes(model), *batch())
 
 
 if __name__ == '__main__':

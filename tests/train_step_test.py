@@ -265,7 +265,7 @@ class RatioTest(absltest.TestCase):
         model, params, batch.prompts_KxBxT.reshape(K * B, T),
         batch.prompt_mask_KxBxT.reshape(K * B, T),
         rollout.request_keys(jax.random.key(1), (K * B, G)),
-        max_new_tokens=C, temperature=TEMPERATURE, stop_token=1,
+        max_new_tokens=C, temperature=TEMPERATURE, stop_tokens=(1,),
     )
     tokens, mask, logprobs = (np.asarray(a).reshape(K, B, G, C) for a in out)
     batch = batch._replace(

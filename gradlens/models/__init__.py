@@ -13,20 +13,24 @@ from gradlens.models.forward import (
     decode,
     init,
     logits,
+    make_cache,
     prefill,
 )
 from gradlens.models.huggingface import (
     WARM,
-    load,
+    from_huggingface,
     load_model,
     load_tokenizer,
-    save,
     save_model,
+    to_huggingface,
 )
 from gradlens.models.tapped import BLOCKS, blocks, tapped
+from gradlens.models.vocabulary import Scores, policy_logprobs, scores
+from gradlens.models.weights import load, save
 
 __all__ = [
-    'BLOCKS', 'Cache', 'DecoderConfig', 'Model', 'WARM', 'blocks', 'build',
-    'decode', 'init', 'load', 'load_model', 'load_tokenizer', 'logits',
-    'prefill', 'save', 'save_model', 'tapped',
+    'BLOCKS', 'Cache', 'DecoderConfig', 'Model', 'Scores', 'WARM', 'blocks',
+    'build', 'decode', 'from_huggingface', 'init', 'load', 'load_model',
+    'load_tokenizer', 'logits', 'make_cache', 'policy_logprobs', 'prefill',
+    'save', 'save_model', 'scores', 'tapped', 'to_huggingface',
 ]

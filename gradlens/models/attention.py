@@ -1,4 +1,6 @@
-"""Attention: rotary positions, the training form, and the cached form.
+"""Attention: the training form, and the cached form.
+
+Queries come scaled.
 
 M counts keys, J key-value heads, Q query heads per key-value head, E their
 width; N prompts, G completions, T a prompt's tokens, C a completion's.
@@ -19,24 +21,11 @@ class KeyValue(NamedTuple):
   v: jax.Array
 
 
-def rotate(
-    x_BxLxHxE: jax.Array, positions_BxL: jax.Array, theta: float
-) -> jax.Array:
-  """Rotary position embedding, halves paired as in Llama (Su et al., 2021)."""
-  half = x_BxLxHxE.shape[-1] // 2
-  frequencies_E = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-  angles = positions_BxL[..., None, None] * frequencies_E[None, None, None]
-  cos, sin = jnp.cos(angles), jnp.sin(angles)
-  a, b = jnp.split(x_BxLxHxE.astype(jnp.float32), 2, axis=-1)
-  rotated = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
-  return rotated.astype(x_BxLxHxE.dtype)
-
-
 def _group(q_BxLxHxE: jax.Array, num_kv_heads: int) -> jax.Array:
-  """Splits the heads by the key-value head they share, and scales."""
+  """Splits the heads by the key-value head they share."""
   *lead, heads, width = q_BxLxHxE.shape
   grouped = (*lead, num_kv_heads, heads // num_kv_heads, width)
-  return q_BxLxHxE.reshape(grouped) * width**-0.5
+  return q_BxLxHxE.reshape(grouped)
 
 
 def _softmax(scores: jax.Array, mask: jax.Array, dtype) -> jax.Array:
@@ -61,7 +50,7 @@ def attend_cached(
     prompt: KeyValue,
     completion: KeyValue,
     mask_NxT: jax.Array,
-    mask_C: jax.Array,
+    mask_NxC: jax.Array,
 ) -> jax.Array:
   """Attention of one new token of each completion.
 
@@ -73,7 +62,7 @@ def attend_cached(
     prompt: of the prompts, `[N, T, J, E]`.
     completion: of the tokens decoded before, `[N, G, C, J, E]`.
     mask_NxT: which prompt positions hold a token.
-    mask_C: which completion positions are decoded already.
+    mask_NxC: which completion positions are decoded already.
 
   Returns:
     `[N, G, H, E]`.
@@ -84,16 +73,12 @@ def attend_cached(
       jnp.einsum('ngjqe,ngcje->ngjqc', q, completion.k),
       jnp.einsum('ngjqe,ngje->ngjq', q, new.k)[..., None],
   ], axis=-1)
-  n, t = mask_NxT.shape
   mask = jnp.concatenate([
-      mask_NxT,
-      jnp.broadcast_to(mask_C[None], (n, mask_C.size)),
-      jnp.ones((n, 1), bool),
+      mask_NxT, mask_NxC, jnp.ones((len(mask_NxT), 1), bool)
   ], axis=-1)
   weights = _softmax(scores, mask[:, None, None, None], new.v.dtype)
-  of_prompt, of_completion, of_new = jnp.split(
-      weights, [t, t + mask_C.size], -1
-  )
+  t, c = mask_NxT.shape[1], mask_NxC.shape[1]
+  of_prompt, of_completion, of_new = jnp.split(weights, [t, t + c], -1)
   out = (
       jnp.einsum('ngjqt,ntje->ngjqe', of_prompt, prompt.v)
       + jnp.einsum('ngjqc,ngcje->ngjqe', of_completion, completion.v)

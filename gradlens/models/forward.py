@@ -11,7 +11,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from gradlens.models import attention
+from gradlens.models import attention, positions
 from gradlens.models.attention import KeyValue
 from gradlens.models.config import DecoderConfig
 from gradlens.models.decoder import Decoder
@@ -46,30 +46,14 @@ def init(model: Model, key: jax.Array) -> Any:
   return nnx.to_pure_dict(nnx.state(decoder, nnx.Param))
 
 
-def positions(mask: jax.Array) -> jax.Array:
-  """Counts real tokens only, so that padding on the left is not seen.
-
-  `[..., L]`, as the mask.
-  """
-  return jnp.maximum(jnp.cumsum(mask, axis=-1) - 1, 0)
-
-
-def causal_mask(mask: jax.Array) -> jax.Array:
-  """Which keys a query sees, `[..., L, L]`, from which tokens are real."""
-  length = mask.shape[-1]
-  before = jnp.arange(length)[:, None] >= jnp.arange(length)[None, :]
-  return jnp.broadcast_to(before, (*mask.shape, length)) & mask[..., None, :]
-
-
 def _sequence(
     model: Model, params: Any, tokens_BxL: jax.Array, mask_BxL: jax.Array
 ) -> tuple[Decoder, jax.Array, KeyValue]:
   decoder = nnx.merge(model.graphdef, params)
-  mask_BxLxM = causal_mask(mask_BxL)
   x_BxLxD, new = decoder.hidden(
       tokens_BxL,
-      positions(mask_BxL),
-      lambda q, new, _: attention.attend(q, new, mask_BxLxM),
+      positions.view(model.config, mask_BxL),
+      lambda q, new, _, mask: attention.attend(q, new, mask),
   )
   return decoder, x_BxLxD, new
 
@@ -98,45 +82,58 @@ def logits(
 
 
 def prefill(
-    model: Model, params: Any, tokens_NxT: jax.Array, mask_NxT: jax.Array,
-    num_completions: int, max_new_tokens: int,
-) -> tuple[jax.Array, Cache]:
-  """Runs each prompt once; returns its last logits `[N, V]` and the cache.
+    model: Model, params: Any, tokens_NxT: jax.Array, mask_NxT: jax.Array
+) -> tuple[jax.Array, KeyValue]:
+  """Runs each prompt once; returns its last logits `[N, V]` and its keys.
 
   Prompts are padded on the left: the last position is the last token.
   """
   decoder, x_NxTxD, prompt = _sequence(model, params, tokens_NxT, mask_NxT)
+  last_Nx1xD = x_NxTxD[:, -1:]
+  return decoder.logits(last_Nx1xD)[:, 0], prompt
+
+
+def make_cache(
+    prompt: KeyValue, mask_NxT: jax.Array, num_completions: int,
+    max_new_tokens: int,
+) -> Cache:
+  """Of prompts from `prefill`, with room for completions."""
   layers, n, _, heads, width = prompt.k.shape
   shape = (layers, n, num_completions, max_new_tokens, heads, width)
   empty = KeyValue(*(jnp.zeros(shape, a.dtype) for a in prompt))
-  last_Nx1xD = x_NxTxD[:, -1:]
-  return decoder.logits(last_Nx1xD)[:, 0], Cache(prompt, empty, mask_NxT)
+  return Cache(prompt, empty, mask_NxT)
 
 
 def decode(
-    model: Model, params: Any, tokens_NxG: jax.Array, index: jax.Array,
+    model: Model, params: Any, tokens_NxG: jax.Array, index_N: jax.Array,
     cache: Cache,
 ) -> tuple[jax.Array, Cache]:
-  """Feeds completion token number `index`; returns `[N, G, V]` logits."""
-  decoder = nnx.merge(model.graphdef, params)
-  mask_C = jnp.arange(cache.completion.k.shape[3]) < index
-  positions_Nx1 = jnp.sum(cache.mask_NxT, axis=-1, keepdims=True) + index
+  """Feeds each prompt's completion token number `index_N`.
 
-  def attend(q_NxGxHxE, new, layer_cache):
-    return attention.attend_cached(
-        q_NxGxHxE, new, *layer_cache, cache.mask_NxT, mask_C
-    )
+  Returns:
+    `[N, G, V]` logits of the token after it, and the cache with it.
+  """
+  decoder = nnx.merge(model.graphdef, params)
+  room = cache.completion.k.shape[3]
+
+  def attend(q_NxGxHxE, new, layer_cache, masks):
+    return attention.attend_cached(q_NxGxHxE, new, *layer_cache, *masks)
 
   # The completions of a prompt stand where a sequence's tokens do; the layer
   # sees N sequences of G tokens, all at the same position.
   x_NxGxD, new = decoder.hidden(
       tokens_NxG,
-      jnp.broadcast_to(positions_Nx1, tokens_NxG.shape),
+      positions.decode_view(model.config, cache.mask_NxT, room, index_N),
       attend,
       (cache.prompt, cache.completion),
   )
+  put = jax.vmap(
+      lambda old, a, index: jax.lax.dynamic_update_index_in_dim(
+          old, a, index, 2
+      ),
+      (1, 1, 0), 1,
+  )
   completion = jax.tree.map(
-      lambda old, a: jax.lax.dynamic_update_index_in_dim(old, a, index, 3),
-      cache.completion, new,
+      lambda old, a: put(old, a, index_N), cache.completion, new
   )
   return decoder.logits(x_NxGxD), cache._replace(completion=completion)

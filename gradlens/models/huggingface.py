@@ -1,90 +1,160 @@
-"""Weights: reads and writes the Hugging Face directory layout (safetensors)."""
+"""The Hugging Face layout: hub, configuration and tokenizer of a model."""
 
-import json
+from collections.abc import Mapping, Sequence
+import dataclasses
 import pathlib
+import re
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from safetensors import safe_open
-from safetensors.numpy import save_file
-from transformers import AutoConfig, AutoTokenizer
+import huggingface_hub
+from huggingface_hub import errors as hub_errors
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    GenerationConfig,
+    PretrainedConfig,
+)
 
-from gradlens.models import config as config_lib
 from gradlens.models import forward
-
-_WEIGHTS = 'model.safetensors'
-_INDEX = 'model.safetensors.index.json'
+from gradlens.models.config import (
+    FULL,
+    OPTIONS,
+    SCALINGS,
+    SLIDING,
+    DecoderConfig,
+    RopeScaling,
+    checked_scaling,
+)
+from gradlens.models.families import FAMILIES
 
 # The small byte-level model that the package ships; see its README.
 WARM = pathlib.Path(__file__).parent / 'warm'
 
-# Our path below a layer -> the published one. Kernels are stored transposed.
-_LAYER = {
-    ('attention_norm', 'scale'): 'input_layernorm.weight',
-    ('feed_forward_norm', 'scale'): 'post_attention_layernorm.weight',
-    ('attention', 'q', 'kernel'): 'self_attn.q_proj.weight',
-    ('attention', 'k', 'kernel'): 'self_attn.k_proj.weight',
-    ('attention', 'v', 'kernel'): 'self_attn.v_proj.weight',
-    ('attention', 'o', 'kernel'): 'self_attn.o_proj.weight',
-    ('attention', 'q', 'bias'): 'self_attn.q_proj.bias',
-    ('attention', 'k', 'bias'): 'self_attn.k_proj.bias',
-    ('attention', 'v', 'bias'): 'self_attn.v_proj.bias',
-    ('attention', 'q_norm', 'scale'): 'self_attn.q_norm.weight',
-    ('attention', 'k_norm', 'scale'): 'self_attn.k_norm.weight',
-    ('feed_forward', 'gate', 'kernel'): 'mlp.gate_proj.weight',
-    ('feed_forward', 'up', 'kernel'): 'mlp.up_proj.weight',
-    ('feed_forward', 'down', 'kernel'): 'mlp.down_proj.weight',
-}
-_ARCHITECTURES = dict(
-    llama='LlamaForCausalLM', qwen2='Qwen2ForCausalLM',
-    qwen3='Qwen3ForCausalLM',
+
+# Options that would change the numbers, and the only values that are built.
+_REQUIRED = dict(
+    mlp_bias=(False,), pretraining_tp=(1,), attn_logit_softcapping=(None,),
+    final_logit_softcapping=(None,), use_bidirectional_attention=(False, None),
 )
-_TOP = {
-    ('embed', 'embedding'): 'model.embed_tokens.weight',
-    ('norm', 'scale'): 'model.norm.weight',
-    ('head', 'kernel'): 'lm_head.weight',
-}
 
 
-def _keys(path: tuple[Any, ...]) -> tuple[str, ...]:
-  return tuple(entry.key for entry in path)
+def local(path: Any) -> pathlib.Path:
+  """The directory itself, or the local copy of a hub repository's files.
 
+  Args:
+    path: a directory, or `owner/name` on the Hugging Face hub.
 
-def _published(keys: tuple[str, ...], num_layers: int) -> list[str]:
-  """Names of the stored tensors of a parameter: one, or one a layer."""
-  if keys[0] != 'layers':
-    return [_TOP[keys]]
-  name = _LAYER[keys[1:]]
-  return [f'model.layers.{i}.{name}' for i in range(num_layers)]
-
-
-def _transposed(keys: tuple[str, ...]) -> bool:
-  return keys[-1] == 'kernel'
-
-
-def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-  """Which file holds each tensor."""
-  if (folder / _INDEX).exists():
-    index = json.loads((folder / _INDEX).read_text())['weight_map']
-    return {name: folder / file for name, file in index.items()}
-  if not (folder / _WEIGHTS).exists():
-    raise FileNotFoundError(
-        f'{folder} holds neither {_WEIGHTS} nor {_INDEX}: not a Hugging Face'
-        ' model directory with safetensors weights.'
-    )
-  with _open(folder / _WEIGHTS) as tensors:
-    return {name: folder / _WEIGHTS for name in tensors.keys()}
-
-
-def _open(path: pathlib.Path):
+  Raises:
+    FileNotFoundError: neither is there, or the hub cannot be read.
+  """
+  folder = pathlib.Path(path)
+  if folder.exists() or not re.fullmatch(r'[\w-]+/[\w.-]+', str(path)):
+    return folder
   try:
-    return safe_open(path, framework='flax')
-  except Exception as error:
+    # No pickles and no code.
+    return pathlib.Path(huggingface_hub.snapshot_download(
+        str(path),
+        allow_patterns=['*.safetensors', '*.json', '*.txt', '*.jinja',
+                        'tokenizer.model'],
+    ))
+  except (hub_errors.HfHubHTTPError, hub_errors.LocalEntryNotFoundError) as e:
+    raise FileNotFoundError(
+        f'{path} is no directory here, and the Hugging Face hub does not give'
+        f' it: {str(e).splitlines()[0]}'
+    ) from e
+
+
+def _from_rope(rope: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
+  """Base and scaling of one Hugging Face `rope_parameters`."""
+  rest = {key: value for key, value in rope.items() if value is not None}
+  theta = rest.pop('rope_theta')
+  if rest.pop('partial_rotary_factor', 1.0) != 1.0:
     raise ValueError(
-        f'{path} cannot be read as safetensors ({error}); copy it again.'
-    ) from error
+        f'partial_rotary_factor={rope["partial_rotary_factor"]} is not'
+        ' supported; gradlens rotates whole heads.'
+    )
+  if rest['rope_type'] == 'default':
+    return theta, None
+  if rest['rope_type'] not in SCALINGS:
+    rest = dict(rope_type=rest['rope_type'], factor=rest.get('factor', 1.0))
+  return theta, checked_scaling(rest)
+
+
+def _as_tuple(tokens: int | Sequence[int] | None) -> tuple[int, ...]:
+  """Stop tokens, which Hugging Face writes in three ways."""
+  if tokens is None:
+    return ()
+  return (tokens,) if isinstance(tokens, int) else tuple(tokens)
+
+
+def from_huggingface(config: PretrainedConfig) -> DecoderConfig:
+  """Reads a transformers configuration; refuses what is not built, by name.
+
+  Of Gemma 3 with images, the text model.
+  """
+  if config.model_type == 'gemma3':
+    config = config.text_config
+  fields = config.to_dict()
+  family = FAMILIES.get(config.model_type)
+  if family is None:
+    raise ValueError(
+        f'model_type={config.model_type!r} is not supported; choose one of'
+        f' {", ".join(FAMILIES)}.'
+    )
+  activations = dict.fromkeys(
+      ('hidden_act', 'hidden_activation'), (family.activation,)
+  )
+  for key, built in (_REQUIRED | activations).items():
+    if fields.get(key, built[0]) not in built:
+      raise ValueError(
+          f'{key}={fields[key]!r} is not supported; gradlens builds'
+          f' {built[0]!r}.'
+      )
+  rope = fields['rope_parameters']
+  if 'rope_local_base_freq' in family.options:
+    fields['rope_local_base_freq'], scaling = _from_rope(rope[SLIDING])
+    if scaling is not None:
+      raise ValueError(
+          f'rope_type={scaling.rope_type!r} of {SLIDING} is not supported.'
+      )
+    rope = rope[FULL]
+  fields['rope_theta'], fields['rope_scaling'] = _from_rope(rope)
+  fields['eos_token_id'] = _as_tuple(fields.get('eos_token_id'))
+  if fields.get('head_dim') is None:
+    fields['head_dim'] = config.hidden_size // config.num_attention_heads
+  names = [field.name for field in dataclasses.fields(DecoderConfig)]
+  return DecoderConfig(
+      **{name: fields[name] for name in names if name in fields}
+  )
+
+
+def to_huggingface(config: DecoderConfig, **extra: Any) -> PretrainedConfig:
+  """The transformers configuration of a decoder, to be saved beside weights."""
+  foreign = set(OPTIONS) - set(config.family.options)
+  fields = {
+      name: value for name, value in vars(config).items()
+      if value is not None and name not in foreign
+  }
+  scaling = fields.pop('rope_scaling', RopeScaling('default', None))
+  rope = {
+      name: value for name, value in scaling._asdict().items()
+      if value is not None
+  }
+  rope['rope_theta'] = fields.pop('rope_theta')
+  if 'rope_local_base_freq' in config.family.options:
+    local = fields.pop('rope_local_base_freq', config.rope_theta)
+    rope = {FULL: rope, SLIDING: dict(rope_type='default', rope_theta=local)}
+    fields.setdefault('layer_types', (FULL,) * config.num_hidden_layers)
+    fields.setdefault('query_pre_attn_scalar', config.head_dim)
+  if 'layer_types' in fields:
+    fields['layer_types'] = list(fields['layer_types'])
+    fields['use_sliding_window'] = SLIDING in fields['layer_types']
+  # Not a family's defaults, which belong to its own tokenizer.
+  fields['eos_token_id'] = list(config.eos_token_id) or None
+  return AutoConfig.for_model(
+      fields.pop('model_type'), rope_parameters=rope, bos_token_id=None,
+      pad_token_id=None, **fields, **extra
+  )
 
 
 def load_model(path: Any) -> forward.Model:
@@ -94,114 +164,35 @@ def load_model(path: Any) -> forward.Model:
     FileNotFoundError: there is no `config.json`.
     ValueError: an unsupported family or option, by name.
   """
-  folder = pathlib.Path(path)
+  folder = local(path)
   if not (folder / 'config.json').exists():
     raise FileNotFoundError(
         f'{folder} holds no config.json: not a Hugging Face model directory.'
     )
-  return forward.build(
-      config_lib.from_huggingface(AutoConfig.from_pretrained(folder))
+  config = from_huggingface(
+      AutoConfig.from_pretrained(folder, trust_remote_code=False)
   )
-
-
-def load(
-    path: Any, dtype: Any = jnp.float32
-) -> tuple[forward.Model, Any]:
-  """Reads a Hugging Face model directory.
-
-  Args:
-    path: a local directory with `config.json` and safetensors weights (one
-      file, or several and their index).
-    dtype: of the returned parameters.
-
-  Returns:
-    `model` (no arrays, hashable) and `params`, a nested dict of arrays in
-    which the layers are stacked.
-
-  Raises:
-    FileNotFoundError: no configuration or weights there.
-    ValueError: an unsupported family or option, an unreadable file, or
-      tensors that are missing, unexpected or of another shape, by name.
-  """
-  folder, model = pathlib.Path(path), load_model(path)
-  files = _files(folder)
-  wanted = jax.eval_shape(lambda: forward.init(model, jax.random.key(0)))
-  problems, used = [], set()
-
-  def read(path, leaf):
-    keys = _keys(path)
-    names = _published(keys, model.config.num_hidden_layers)
-    shape = leaf.shape[1:] if keys[0] == 'layers' else leaf.shape
-    used.update(names)
-    parts = []
-    for name in names:
-      if name not in files:
-        problems.append(f'{name} is missing')
-        continue
-      with _open(files[name]) as tensors:
-        part = tensors.get_tensor(name)
-      part = (part.T if _transposed(keys) else part).astype(dtype)
-      if part.shape != shape:
-        problems.append(f'{name} has shape {part.shape}, expected {shape}')
-      parts.append(part)
-    if problems:
-      return None
-    return jnp.stack(parts) if keys[0] == 'layers' else parts[0]
-
-  params = jax.tree_util.tree_map_with_path(read, wanted)
-  extra = set(files) - used
-  if model.config.tie_word_embeddings:
-    extra.discard('lm_head.weight')  # a stored copy of the embedding
-  problems += [f'{name} is not expected' for name in sorted(extra)]
-  if problems:
-    raise ValueError(
-        f'{folder} does not hold the model of its config.json: '
-        + '; '.join(problems) + '.'
-    )
-  return model, params
+  if (folder / 'generation_config.json').exists():
+    # Chat models name more ends here: of a turn, beside that of a text.
+    more = GenerationConfig.from_pretrained(folder).eos_token_id
+    stops = {*config.eos_token_id, *_as_tuple(more)}
+    config = dataclasses.replace(config, eos_token_id=tuple(sorted(stops)))
+  return forward.build(config)
 
 
 def save_model(
-    model: forward.Model, path: Any, tokenizer: Any, dtype: str = 'float32'
+    model: forward.Model, path: Any, tokenizer: Any = None,
+    dtype: str = 'float32',
 ) -> None:
   """Writes a model's `config.json` and its tokenizer, without weights."""
-  architecture = _ARCHITECTURES[model.config.model_type]
-  config_lib.to_huggingface(
+  architecture = model.config.family.architecture
+  to_huggingface(
       model.config, dtype=dtype, architectures=[architecture]
   ).save_pretrained(path)
-  tokenizer.save_pretrained(path)
-
-
-def save(
-    model: forward.Model, params: Any, path: Any, tokenizer: Any,
-    dtype: Any = None,
-) -> None:
-  """Writes a Hugging Face model directory that `load` and transformers read.
-
-  Args:
-    model: from `load` or `build`.
-    params: its parameters.
-    path: the directory; made if it is not there.
-    tokenizer: to be stored beside the weights.
-    dtype: of the stored tensors; the parameters' own by default.
-  """
-  folder = pathlib.Path(path)
-  folder.mkdir(parents=True, exist_ok=True)
-  tensors = {}
-  for keys_path, leaf in jax.tree_util.tree_leaves_with_path(params):
-    keys = _keys(keys_path)
-    names = _published(keys, model.config.num_hidden_layers)
-    parts = np.asarray(leaf.astype(dtype or leaf.dtype))
-    for name, part in zip(
-        names, parts if keys[0] == 'layers' else [parts], strict=True
-    ):
-      part = part.T if _transposed(keys) else part
-      tensors[name] = np.ascontiguousarray(part)
-  save_file(tensors, folder / _WEIGHTS, metadata=dict(format='pt'))
-  stored = next(iter(tensors.values())).dtype
-  save_model(model, folder, tokenizer, str(stored))
+  if tokenizer is not None:
+    tokenizer.save_pretrained(path)
 
 
 def load_tokenizer(path: Any) -> Any:
-  """The tokenizer stored in a Hugging Face model directory."""
-  return AutoTokenizer.from_pretrained(path)
+  """The tokenizer of a Hugging Face model directory, or of a hub repository."""
+  return AutoTokenizer.from_pretrained(local(path), trust_remote_code=False)

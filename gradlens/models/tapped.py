@@ -4,6 +4,7 @@ R rows of N sequences of L tokens. Final norm and head are one block.
 """
 
 from collections.abc import Callable
+import functools
 from typing import Any
 
 from flax import nnx
@@ -11,8 +12,8 @@ import jax
 import jax.numpy as jnp
 
 import gradlens as gl
-from gradlens.models import attention
-from gradlens.models.forward import Model, causal_mask, positions
+from gradlens.models import attention, positions
+from gradlens.models.forward import Model
 
 BLOCKS = ('embed', 'layers', 'head')
 
@@ -34,7 +35,7 @@ def tapped(
     start: int = 0,
     remat: bool = False,
 ) -> Any:
-  """What `readout` makes of every row's logits, by taps.
+  """What `readout` makes of every row's hidden states, by taps.
 
   Args:
     model: from `load` or `build`.
@@ -42,10 +43,11 @@ def tapped(
     probes: one for each of `BLOCKS`; None is the plain forward pass.
     tokens_RxNxL: int32 tokens.
     mask_RxNxL: bool, False where a position is padding.
-    readout: `readout(logits_NxMxV, *extra) -> y` of one row, M = L - start;
-      `y` is a pytree. It must not close over what gradients are taken of.
+    readout: `readout(head, x_NxMxD, *extra) -> y` of one row, M = L - start;
+      `head(x) -> logits` (see `scores`), and `y` is a pytree. It must not
+      close over what gradients are taken of.
     *extra_R: further arguments of `readout`, each with a leading axis of rows.
-    start: positions before it get no logits.
+    start: positions before it are not read out.
     remat: without probes, keep the inputs of layers and head only and compute
       the rest again on the way back, as taps do with probes.
 
@@ -61,11 +63,12 @@ def tapped(
   head = {'norm': decoder.norm} | ({} if tied else {'head': decoder.head})
   heads = {name: nnx.split(module) for name, module in head.items()}
 
-  def run_layer(params, x_NxLxD, positions_NxL, mask_NxLxM):
+  def run_layer(params, x_NxLxD, view, kind):
+    # Picked here, so that the views are kept once and not for each layer.
     x_NxLxD, _ = nnx.merge(layer, params)(
         x_NxLxD,
-        positions_NxL,
-        lambda q, new, _: attention.attend(q, new, mask_NxLxM),
+        view.of(kind),
+        lambda q, new, _, mask: attention.attend(q, new, mask),
         None,
     )
     return x_NxLxD
@@ -74,14 +77,15 @@ def tapped(
     parts = {
         name: nnx.merge(heads[name][0], own) for name, own in params.items()
     }
-    x_NxMxD = parts['norm'](x_NxMxD)
     if tied:
       table, *extra = table_and_extra
-      logits = nnx.merge(embed, table).attend(x_NxMxD)
+      project = nnx.merge(embed, table).attend
     else:
       extra = table_and_extra
-      logits = parts['head'](x_NxMxD)
-    return readout(logits.astype(jnp.float32), *extra)
+      project = parts['head']
+    return readout(
+        lambda x: project(x).astype(jnp.float32), parts['norm'](x_NxMxD), *extra
+    )
 
   if remat:
     run_layer, run_head = jax.checkpoint(run_layer), jax.checkpoint(run_head)
@@ -90,15 +94,17 @@ def tapped(
       owns=(lambda table: table) if tied else None,
   )(embed_params, tokens_RxNxL, probes['embed'])
   x_R, table = x_R if tied else (x_R, None)
-  tapped_layer = gl.tap(run_layer)
-  positions_RxNxL = positions(mask_RxNxL)
-  mask_RxNxLxM = causal_mask(mask_RxNxL)
+  tapped_layer = gl.tap(run_layer, extra_axes=(0, None))
+  view_R = jax.vmap(functools.partial(positions.view, model.config))(
+      mask_RxNxL
+  )
 
-  def step(x_R, layer_and_probe):
-    own, probe = layer_and_probe
-    return tapped_layer(own, x_R, probe, positions_RxNxL, mask_RxNxLxM), None
+  def step(x_R, of_layer):
+    own, kind, probe = of_layer
+    return tapped_layer(own, x_R, probe, view_R, kind), None
 
-  x_R, _ = jax.lax.scan(step, x_R, (layer_params, probes['layers']))
+  kinds = positions.kinds_of_layers(model.config)
+  x_R, _ = jax.lax.scan(step, x_R, (layer_params, kinds, probes['layers']))
   return gl.tap(run_head)(
       {name: own for name, (_, own) in heads.items()},
       x_R[:, :, start:],
