@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from gradlens import models
+from gradlens.models.attention import KeyValue
 
 
 class Completions(NamedTuple):
@@ -88,14 +89,111 @@ def sampling_logprobs(
   return jax.nn.log_softmax(jnp.where(kept, logprobs, -jnp.inf))
 
 
-def _sample(
-    logprobs_SxGxV: jax.Array, keys_SxG: jax.Array, index_S: jax.Array
+class _How(NamedTuple):
+  """How tokens are drawn; static."""
+
+  temperature: float
+  top_k: int | None
+  top_p: float
+  stop_tokens: tuple[int, ...]
+
+
+def _draw(
+    logits_SxGxV: jax.Array, keys_SxG: jax.Array, index_S: jax.Array, how: _How
 ) -> tuple[jax.Array, jax.Array]:
+  """Tokens number `index_S`, and their log-probabilities."""
+  if how.temperature == 0:
+    tokens_SxG = jnp.argmax(logits_SxGxV, axis=-1)
+    return tokens_SxG, jnp.zeros(tokens_SxG.shape)
+  logprobs_SxGxV = sampling_logprobs(
+      logits_SxGxV, how.temperature, how.top_k, how.top_p
+  )
   fold_in = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)))
   categorical = jax.vmap(jax.vmap(jax.random.categorical))
   tokens_SxG = categorical(fold_in(keys_SxG, index_S), logprobs_SxGxV)
   chosen = jnp.take_along_axis(logprobs_SxGxV, tokens_SxG[..., None], axis=-1)
   return tokens_SxG, chosen[..., 0]
+
+
+def _start(
+    read: KeyValue, mask_NxT: jax.Array, num_slots: int, num_completions: int,
+    max_new_tokens: int,
+) -> _Slots:
+  """The first prompts, and room for all completions."""
+  s = num_slots
+  shape = (len(mask_NxT), num_completions, max_new_tokens)
+  return _Slots(
+      prompt_S=jnp.arange(s),
+      index_S=jnp.zeros(s, jnp.int32),
+      fresh_S=jnp.ones(s, bool),
+      done_SxG=jnp.zeros((s, num_completions), bool),
+      cache=models.make_cache(
+          jax.tree.map(lambda a: a[:, :s], read), mask_NxT[:s],
+          num_completions, max_new_tokens,
+      ),
+      waiting=jnp.int32(s),
+      out=Completions(
+          jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool),
+          jnp.zeros(shape),
+      ),
+  )
+
+
+def _emit(
+    slots: _Slots, logits_SxGxV: jax.Array, keys_NxG: jax.Array, how: _How
+) -> _Slots:
+  """Draws a token of each completion that has not ended."""
+  tokens_SxG, logprobs_SxG = _draw(
+      logits_SxGxV, keys_NxG[slots.prompt_S], slots.index_S, how
+  )
+  live_SxG = ~slots.done_SxG
+  new = Completions(
+      jnp.where(live_SxG, tokens_SxG, 0).astype(jnp.int32),
+      live_SxG,
+      jnp.where(live_SxG, logprobs_SxG, 0.0),
+  )
+  # A slot without a prompt goes on past the end, where nothing is kept.
+  out = jax.tree.map(
+      lambda old, a: old.at[slots.prompt_S, :, slots.index_S].set(
+          a, mode='drop'
+      ),
+      slots.out, new,
+  )
+  index_S = slots.index_S + 1
+  stopped_SxG = jnp.isin(tokens_SxG, jnp.array(how.stop_tokens, jnp.int32))
+  full_Sx1 = (index_S >= out.tokens_NxGxC.shape[-1])[:, None]
+  return slots._replace(
+      index_S=index_S,
+      fresh_S=jnp.zeros_like(slots.fresh_S),
+      done_SxG=slots.done_SxG | stopped_SxG | full_Sx1,
+      out=out,
+  )
+
+
+def _refill(slots: _Slots, read: KeyValue, mask_NxT: jax.Array) -> _Slots:
+  """Gives waiting prompts the slots whose completions have all ended."""
+  free_S = jnp.all(slots.done_SxG, axis=1)
+  next_S = slots.waiting + jnp.cumsum(free_S) - 1
+  free_S &= next_S < len(mask_NxT)
+  prompt_S = jnp.where(free_S, next_S, slots.prompt_S)
+
+  def swap(old, new, axis):
+    own = jnp.expand_dims(free_S, [i for i in range(old.ndim) if i != axis])
+    return jnp.where(own, jnp.take(new, prompt_S, axis), old)
+
+  return slots._replace(
+      prompt_S=prompt_S,
+      index_S=jnp.where(free_S, 0, slots.index_S),
+      fresh_S=free_S,
+      done_SxG=slots.done_SxG & ~free_S[:, None],
+      cache=slots.cache._replace(
+          prompt=jax.tree.map(
+              lambda old, new: swap(old, new, 1), slots.cache.prompt, read
+          ),
+          mask_NxT=swap(slots.cache.mask_NxT, mask_NxT, 0),
+      ),
+      waiting=slots.waiting + jnp.sum(free_S),
+  )
 
 
 def _check(
@@ -180,74 +278,19 @@ def generate(
       model.config, max_new_tokens, temperature, top_k, top_p, stop_tokens,
       num_slots,
   )
+  how = _How(temperature, top_k, top_p, stop_tokens)
   n, g = keys_NxG.shape
   s = min(num_slots or n, n)
   first_NxV, read = models.prefill(model, params, prompts_NxT, mask_NxT)
-
-  def emit(logits_SxGxV, slots):
-    if temperature == 0:
-      tokens_SxG = jnp.argmax(logits_SxGxV, axis=-1)
-      logprobs_SxG = jnp.zeros(tokens_SxG.shape)
-    else:
-      logprobs_SxGxV = sampling_logprobs(
-          logits_SxGxV, temperature, top_k, top_p
-      )
-      tokens_SxG, logprobs_SxG = _sample(
-          logprobs_SxGxV, keys_NxG[slots.prompt_S], slots.index_S
-      )
-    live_SxG = ~slots.done_SxG
-    new = Completions(
-        jnp.where(live_SxG, tokens_SxG, 0).astype(jnp.int32),
-        live_SxG,
-        jnp.where(live_SxG, logprobs_SxG, 0.0),
-    )
-    out = jax.tree.map(
-        lambda old, a: old.at[slots.prompt_S, :, slots.index_S].set(
-            a, mode='drop'
-        ),
-        slots.out, new,
-    )
-    index_S = slots.index_S + 1
-    stopped_SxG = jnp.isin(tokens_SxG, jnp.array(stop_tokens, jnp.int32))
-    full_Sx1 = (index_S >= max_new_tokens)[:, None]
-    return slots._replace(
-        index_S=index_S,
-        fresh_S=jnp.zeros(s, bool),
-        done_SxG=slots.done_SxG | stopped_SxG | full_Sx1,
-        out=out,
-    )
-
-  def refill(slots):
-    free_S = jnp.all(slots.done_SxG, axis=1)
-    next_S = slots.waiting + jnp.cumsum(free_S) - 1
-    free_S &= next_S < n
-    prompt_S = jnp.where(free_S, next_S, slots.prompt_S)
-
-    def swap(old, new, axis):
-      own = jnp.expand_dims(
-          free_S, [i for i in range(old.ndim) if i != axis]
-      )
-      return jnp.where(own, jnp.take(new, prompt_S, axis), old)
-
-    return slots._replace(
-        prompt_S=prompt_S,
-        index_S=jnp.where(free_S, 0, slots.index_S),
-        fresh_S=free_S,
-        done_SxG=slots.done_SxG & ~free_S[:, None],
-        cache=slots.cache._replace(
-            prompt=jax.tree.map(
-                lambda old, new: swap(old, new, 1), slots.cache.prompt, read
-            ),
-            mask_NxT=swap(slots.cache.mask_NxT, mask_NxT, 0),
-        ),
-        waiting=slots.waiting + jnp.sum(free_S),
-    )
 
   def step(slots):
     if s < n:
       free = jnp.any(jnp.all(slots.done_SxG, axis=1))
       slots = jax.lax.cond(
-          free & (slots.waiting < n), refill, lambda slots: slots, slots
+          free & (slots.waiting < n),
+          lambda slots: _refill(slots, read, mask_NxT),
+          lambda slots: slots,
+          slots,
       )
     # Of a fresh slot, what is decoded here is not used.
     last_S = jnp.maximum(slots.index_S - 1, 0)
@@ -259,28 +302,15 @@ def generate(
         slots.fresh_S[:, None, None], first_NxV[slots.prompt_S][:, None],
         logits_SxGxV,
     )
-    return emit(logits_SxGxV, slots._replace(cache=cache))
+    return _emit(slots._replace(cache=cache), logits_SxGxV, keys_NxG, how)
 
   def unfinished(slots):
     return (slots.waiting < n) | ~jnp.all(slots.done_SxG)
 
-  shape = (n, g, max_new_tokens)
-  slots = _Slots(
-      prompt_S=jnp.arange(s),
-      index_S=jnp.zeros(s, jnp.int32),
-      fresh_S=jnp.ones(s, bool),
-      done_SxG=jnp.zeros((s, g), bool),
-      cache=models.make_cache(
-          jax.tree.map(lambda a: a[:, :s], read), mask_NxT[:s], g,
-          max_new_tokens,
-      ),
-      waiting=jnp.int32(s),
-      out=Completions(
-          jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool),
-          jnp.zeros(shape),
-      ),
-  )
   first_SxGxV = jnp.broadcast_to(
       first_NxV[:s, None], (s, g, first_NxV.shape[-1])
   )
-  return jax.lax.while_loop(unfinished, step, emit(first_SxGxV, slots)).out
+  slots = _emit(
+      _start(read, mask_NxT, s, g, max_new_tokens), first_SxGxV, keys_NxG, how
+  )
+  return jax.lax.while_loop(unfinished, step, slots).out

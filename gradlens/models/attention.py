@@ -34,9 +34,10 @@ def _softmax(scores: jax.Array, mask: jax.Array, dtype) -> jax.Array:
 
 
 def attend(
-    q_BxLxHxE: jax.Array, new: KeyValue, mask_BxLxM: jax.Array
+    q_BxLxHxE: jax.Array, new: KeyValue, cache: None, mask_BxLxM: jax.Array
 ) -> jax.Array:
   """Attention of a whole sequence to itself, where the mask allows it."""
+  del cache
   q_BxLxJxQxE = _group(q_BxLxHxE, new.k.shape[2])
   scores = jnp.einsum('bljqe,bmje->bjqlm', q_BxLxJxQxE, new.k)
   weights = _softmax(scores, mask_BxLxM[:, None, None], new.v.dtype)
@@ -47,10 +48,8 @@ def attend(
 def attend_cached(
     q_NxGxHxE: jax.Array,
     new: KeyValue,
-    prompt: KeyValue,
-    completion: KeyValue,
-    mask_NxT: jax.Array,
-    mask_NxC: jax.Array,
+    cache: tuple[KeyValue, KeyValue],
+    masks: tuple[jax.Array, jax.Array],
 ) -> jax.Array:
   """Attention of one new token of each completion.
 
@@ -59,14 +58,15 @@ def attend_cached(
   Args:
     q_NxGxHxE: queries of the new tokens.
     new: keys and values of the new tokens, `[N, G, J, E]`.
-    prompt: of the prompts, `[N, T, J, E]`.
-    completion: of the tokens decoded before, `[N, G, C, J, E]`.
-    mask_NxT: which prompt positions hold a token.
-    mask_NxC: which completion positions are decoded already.
+    cache: of the prompts, `[N, T, J, E]`, and of the tokens decoded before,
+      `[N, G, C, J, E]`.
+    masks: which prompt positions hold a token, `[N, T]`, and which completion
+      positions are decoded already, `[N, C]`.
 
   Returns:
     `[N, G, H, E]`.
   """
+  (prompt, completion), (mask_NxT, mask_NxC) = cache, masks
   q = _group(q_NxGxHxE, new.k.shape[2])
   scores = jnp.concatenate([
       jnp.einsum('ngjqe,ntje->ngjqt', q, prompt.k),

@@ -53,7 +53,7 @@ def _sequence(
   x_BxLxD, new = decoder.hidden(
       tokens_BxL,
       positions.view(model.config, mask_BxL),
-      lambda q, new, _, mask: attention.attend(q, new, mask),
+      attention.attend,
   )
   return decoder, x_BxLxD, new
 
@@ -116,15 +116,12 @@ def decode(
   decoder = nnx.merge(model.graphdef, params)
   room = cache.completion.k.shape[3]
 
-  def attend(q_NxGxHxE, new, layer_cache, masks):
-    return attention.attend_cached(q_NxGxHxE, new, *layer_cache, *masks)
-
   # The completions of a prompt stand where a sequence's tokens do; the layer
   # sees N sequences of G tokens, all at the same position.
   x_NxGxD, new = decoder.hidden(
       tokens_NxG,
       positions.decode_view(model.config, cache.mask_NxT, room, index_N),
-      attend,
+      attention.attend_cached,
       (cache.prompt, cache.completion),
   )
   put = jax.vmap(

@@ -66,10 +66,7 @@ def tapped(
   def run_layer(params, x_NxLxD, view, kind):
     # Picked here, so that the views are kept once and not for each layer.
     x_NxLxD, _ = nnx.merge(layer, params)(
-        x_NxLxD,
-        view.of(kind),
-        lambda q, new, _, mask: attention.attend(q, new, mask),
-        None,
+        x_NxLxD, view.of(kind), attention.attend, None
     )
     return x_NxLxD
 
