@@ -145,6 +145,7 @@ class WeightsTest(parameterized.TestCase):
     tensors = load_file(self.weights)
     del tensors['model.norm.weight']
     tensors['model.extra'] = np.zeros(3, np.float32)
+    tensors['vision_tower.extra'] = np.zeros(3, np.float32)
     name = 'model.layers.1.mlp.up_proj.weight'
     tensors[name] = tensors[name][1:]
     small = 'model.layers.0.mlp.gate_proj.weight'
@@ -155,7 +156,8 @@ class WeightsTest(parameterized.TestCase):
     self.assertIn(f'{small} is stored as I8; gradlens reads F32, BF16, F16',
                   str(caught.exception))
     self.assertIn('model.norm.weight is missing', str(caught.exception))
-    self.assertIn('model.extra is not expected', str(caught.exception))
+    for extra in ('model.extra', 'vision_tower.extra'):
+      self.assertIn(f'{extra} is not expected', str(caught.exception))
     d, f = self.model.config.hidden_size, self.model.config.intermediate_size
     self.assertIn(f'{name} has shape {(f - 1, d)}, expected {(f, d)}',
                   str(caught.exception))

@@ -67,8 +67,11 @@ def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
 
 def _tensors(folder: pathlib.Path) -> dict[str, _Stored]:
   """Where the tensors of the language model lie, by their usual names."""
+  files = _files(folder)
+  if not any(name.startswith(tuple(RENAMED)) for name in files):
+    return {name: _Stored(file, name) for name, file in files.items()}
   found = {}
-  for name, file in _files(folder).items():
+  for name, file in files.items():
     usual = name
     for prefix, own in RENAMED.items():
       if name.startswith(prefix):
