@@ -10,6 +10,7 @@ import numpy as np
 from gradlens.first_order import in_metric, inner
 from gradlens.gram import gram
 from gradlens.probe import Probe, Reading, is_probe
+from gradlens.residuals import keep
 from gradlens.rule import weighted_sum
 from gradlens.sketch import sketch
 from gradlens.types import PyTree
@@ -33,6 +34,7 @@ def tap(
     owns: Callable[[PyTree], PyTree] | None = None,
     extra_axes: int | None | tuple[int | None, ...] = 0,
     axis_name: str | tuple[str, ...] | None = None,
+    remat: bool = True,
 ) -> Callable[..., PyTree]:
   r"""Runs a block on all rows, and decomposes its gradient on the way back.
 
@@ -45,7 +47,7 @@ def tap(
 
   so that the stacked gradients of one block at a time are alive. Nothing of the
   forward pass is kept but the block's inputs: it is computed again, as
-  `jax.checkpoint` would.
+  `jax.checkpoint` would; or, with `remat=False`, all that is needed is kept.
 
   A row whose squared norm in this block is not finite takes no part in the sum.
 
@@ -63,6 +65,8 @@ def tap(
       as positions and masks. No gradient is taken of them.
     axis_name: mesh axes of an enclosing `shard_map` over which the examples of
       each row are spread: the rows' gradients are summed over them.
+    remat: compute the block again on the way back. If not, a policy says what
+      is kept by `fn` in `jax.checkpoint(fn, policy=...)`.
 
   Returns:
     `tapped(params, x_R, probe, *extra, shared=None) -> y_R`, with rows on the
@@ -102,26 +106,40 @@ def tap(
     y_R = run(params, leaf, x_R, extra)
     return y_R if owns is None else (y_R, _share(owns(params), probe.num_rows))
 
-  def forward(params, leaf, x_R, reading, handle, probe, extra):
-    y_R = tapped(params, leaf, x_R, reading, handle, probe, extra)
-    return y_R, (params, leaf, x_R, probe, extra)
+  def pullback(params, leaf, x, *extra):
+    return jax.vjp(
+        lambda params, leaf, x: fn(params, x, *leaf, *extra), params, leaf, x
+    )
 
-  def backward(residuals, cotangent):
-    params, leaf, x_R, probe, extra = residuals
-    dy_R, dshared = (cotangent, None) if owns is None else cotangent
+  def forward(params, leaf, x_R, reading, handle, probe, extra):
+    if remat:
+      y_R = tapped(params, leaf, x_R, reading, handle, probe, extra)
+      return y_R, (params, probe, (leaf, x_R, extra))
+    axes = (None, None, 0, *_axes(extra, extra_axes))
+    y_R, saved = keep(pullback, axes, params, leaf, x_R, *extra)
+    if owns is not None:
+      y_R = y_R, _share(owns(params), probe.num_rows)
+    return y_R, (params, probe, saved)
+
+  def pull_rows(params, saved, dy_R):
+    if not remat:
+      return saved.pull(_float_leaves(dy_R), _cotangent)
+    leaf, x_R, extra = saved
     # Not before dy is there, or the compiler keeps all blocks' insides instead.
     x_R, dy_R = jax.lax.optimization_barrier((x_R, _float_leaves(dy_R)))
 
     def one_row(x, dy, extra):
-      y, pull = jax.vjp(
-          lambda params, leaf, x: fn(params, x, *leaf, *extra), params, leaf, x
-      )
+      y, pull = pullback(params, leaf, x, *extra)
       return pull(_cotangent(y, dy))
 
-    axes = (0, 0, _axes(extra, extra_axes))
-    grads_RxP, dhandle_RxP, dx_R = jax.vmap(one_row, axes)(
+    return jax.vmap(one_row, (0, 0, _axes(extra, extra_axes)))(
         x_R, dy_R, extra
     )
+
+  def backward(residuals, cotangent):
+    params, probe, saved = residuals
+    dy_R, dshared = (cotangent, None) if owns is None else cotangent
+    grads_RxP, dhandle_RxP, dx_R = pull_rows(params, saved, dy_R)
     if owns is not None:
       _, place = jax.vjp(owns, params)
       (by_others_RxP,) = jax.vmap(place)(dshared.handle_RxP)
@@ -160,9 +178,9 @@ def tap(
 
 def _axes(
     extra: tuple, axis: int | None | tuple[int | None, ...]
-) -> int | None | tuple[int | None, ...]:
-  """`jax.vmap` wants an axis somewhere, and none for what is not there."""
-  return axis if extra else None
+) -> tuple[int | None, ...]:
+  """Of each further argument; none for none."""
+  return axis if extra and isinstance(axis, tuple) else (axis,) * len(extra)
 
 
 def _share(leaf: PyTree, num_rows: int) -> Shared:
