@@ -6,9 +6,11 @@ Every option of a family occurs within three seeds; see `config`.
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from transformers import AutoModelForCausalLM, ByT5Tokenizer
 
+import gradlens as gl
 from gradlens import models
 from gradlens.models import config as config_lib
 from gradlens.models import families
@@ -75,6 +77,33 @@ def with_params(config: models.DecoderConfig) -> tuple[models.Model, Any]:
       leaf + 0.2 * jax.random.normal(key, leaf.shape)
       for leaf, key in zip(leaves, keys, strict=True)
   ])
+
+
+def losses_fn(model: models.Model) -> Any:
+  """By taps: the log-likelihood of each row's sequences."""
+
+  def readout(head, x_NxLxD, tokens_NxL):
+    found = models.scores(
+        head, x_NxLxD[:, :-1], tokens_NxL[:, 1:], vocab_size=VOCAB,
+        temperature=1.0,
+    )
+    return jnp.sum(found.logprobs)
+
+  def losses(params, probes, tokens_RxNxL, mask_RxNxL):
+    return models.tapped(
+        model, params, probes, tokens_RxNxL, mask_RxNxL, readout, tokens_RxNxL
+    )
+
+  return losses
+
+
+def probes(model: models.Model, num_rows: int) -> dict[str, gl.Probe]:
+  """One for each block."""
+  layers = model.config.num_hidden_layers
+  return {
+      name: gl.Probe(num_rows, layers if name == 'layers' else None)
+      for name in models.BLOCKS
+  }
 
 
 def reference(model: models.Model, params: Any, folder: str) -> Any:

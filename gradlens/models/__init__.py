@@ -5,7 +5,9 @@
     models.save(model, params, 'another/path', tokenizer)
 """
 
-from gradlens.models.config import DecoderConfig
+from gradlens.models.adapters import adapt, join, merge, split
+from gradlens.models.attention import KERNELS, fastest_attention
+from gradlens.models.config import LINEAR, Compute, DecoderConfig, Lora
 from gradlens.models.forward import (
     Cache,
     Model,
@@ -24,13 +26,15 @@ from gradlens.models.huggingface import (
     save_model,
     to_huggingface,
 )
-from gradlens.models.tapped import BLOCKS, blocks, tapped
+from gradlens.models.tapped import BLOCKS, REMAT, blocks, tapped
 from gradlens.models.vocabulary import Scores, policy_logprobs, scores
 from gradlens.models.weights import load, save
 
 __all__ = [
-    'BLOCKS', 'Cache', 'DecoderConfig', 'Model', 'Scores', 'WARM', 'blocks',
-    'build', 'decode', 'from_huggingface', 'init', 'load', 'load_model',
-    'load_tokenizer', 'logits', 'make_cache', 'policy_logprobs', 'prefill',
-    'save', 'save_model', 'scores', 'tapped', 'to_huggingface',
+    'BLOCKS', 'Cache', 'Compute', 'DecoderConfig', 'KERNELS', 'LINEAR', 'Lora',
+    'Model', 'REMAT', 'Scores', 'WARM', 'adapt', 'blocks', 'build', 'decode',
+    'fastest_attention', 'from_huggingface', 'init', 'join', 'load',
+    'load_model', 'load_tokenizer', 'logits', 'make_cache', 'merge',
+    'policy_logprobs', 'prefill', 'save', 'save_model', 'scores', 'split',
+    'tapped', 'to_huggingface',
 ]

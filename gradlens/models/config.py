@@ -4,6 +4,8 @@ from collections.abc import Mapping
 import dataclasses
 from typing import Any, NamedTuple
 
+import jax
+
 from gradlens.models.families import FAMILIES, Family
 
 FULL, SLIDING = 'full_attention', 'sliding_attention'
@@ -123,6 +125,52 @@ class DecoderConfig:
   def kinds(self) -> tuple[str, ...]:
     """The kinds of attention that layers have, each once."""
     return tuple(sorted(set(self.layer_types or (FULL,))))
+
+  @property
+  def windows(self) -> tuple[int | None, ...]:
+    """How many tokens each kind sees; None is all."""
+    return tuple(
+        self.sliding_window if kind == SLIDING else None for kind in self.kinds
+    )
+
+
+class Lora(NamedTuple):
+  """Low-rank adapters beside linear layers (Hu et al., 2021, arXiv 2106.09685).
+
+  Attributes:
+    rank: of each adapter.
+    alpha: what an adapter gives is scaled by `alpha / rank`.
+    targets: the layers that have one, of `LINEAR`.
+  """
+
+  rank: int
+  alpha: float
+  targets: tuple[str, ...]
+
+
+# The linear layers of a transformer layer.
+LINEAR = ('q', 'k', 'v', 'o', 'gate', 'up', 'down')
+
+
+class Compute(NamedTuple):
+  """How a model is computed: what comes out is the same, to rounding.
+
+  Attributes:
+    dtype: of activations and matrix products, 'bfloat16' say; None is that of
+      the parameters. Norms, rotary angles, softmax and logits are float32.
+    attention: of whole sequences, a name in `models.KERNELS`.
+    remat: what of a layer is kept for the way back, a name in `models.REMAT`.
+  """
+
+  dtype: str | None = None
+  attention: str = 'plain'
+  remat: str = 'full'
+
+  def cast(self, arrays: Any) -> Any:
+    """To the dtype of products."""
+    if self.dtype is None:
+      return arrays
+    return jax.tree.map(lambda a: a.astype(self.dtype), arrays)
 
 
 def checked_scaling(given: Any) -> RopeScaling | None:

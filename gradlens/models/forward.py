@@ -13,15 +13,32 @@ import jax.numpy as jnp
 
 from gradlens.models import attention, positions
 from gradlens.models.attention import KeyValue
-from gradlens.models.config import DecoderConfig
-from gradlens.models.decoder import Decoder
+from gradlens.models.config import Compute, DecoderConfig, Lora
+from gradlens.models.decoder import Attend, Decoder
 
 
 class Model(NamedTuple):
-  """A decoder without its parameters."""
+  """A decoder without its parameters.
+
+  Attributes:
+    config: its sizes and options.
+    graphdef: its modules.
+    lora: its adapters; None is without.
+    compute: how it is computed.
+  """
 
   config: DecoderConfig
   graphdef: Any
+  lora: Lora | None
+  compute: Compute
+
+  @property
+  def attend(self) -> Attend:
+    """Attention of whole sequences."""
+    return functools.partial(
+        attention.attend, kernel=self.compute.attention,
+        windows=self.config.windows,
+    )
 
 
 class Cache(NamedTuple):
@@ -33,34 +50,37 @@ class Cache(NamedTuple):
 
 
 @functools.lru_cache
-def build(config: DecoderConfig) -> Model:
-  """The model of a configuration; makes no arrays."""
-  abstract = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0)))
-  return Model(config, nnx.graphdef(abstract))
+def build(config: DecoderConfig, lora: Lora | None = None) -> Model:
+  """The model of a configuration; makes no arrays.
+
+  `model._replace(compute=...)` is computed another way.
+  """
+  abstract = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0), lora))
+  return Model(config, nnx.graphdef(abstract), lora, Compute())
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def init(model: Model, key: jax.Array) -> Any:
   """Random float32 parameters, normal with `initializer_range`."""
-  decoder = Decoder(model.config, nnx.Rngs(key))
+  decoder = Decoder(model.config, nnx.Rngs(key), model.lora)
   return nnx.to_pure_dict(nnx.state(decoder, nnx.Param))
 
 
 def _sequence(
-    model: Model, params: Any, tokens_BxL: jax.Array, mask_BxL: jax.Array
+    model: Model, params: Any, tokens_BxL: jax.Array, segments_BxL: jax.Array
 ) -> tuple[Decoder, jax.Array, KeyValue]:
-  decoder = nnx.merge(model.graphdef, params)
+  decoder = nnx.merge(model.graphdef, model.compute.cast(params))
   x_BxLxD, new = decoder.hidden(
       tokens_BxL,
-      positions.view(model.config, mask_BxL),
-      attention.attend,
+      positions.view(model.config, segments_BxL),
+      model.attend,
   )
   return decoder, x_BxLxD, new
 
 
 def logits(
     model: Model, params: Any, tokens_BxL: jax.Array,
-    mask_BxL: jax.Array | None = None, start: int = 0,
+    segments_BxL: jax.Array | None = None, start: int = 0,
 ) -> jax.Array:
   """Next-token logits at every position from `start` on.
 
@@ -68,16 +88,17 @@ def logits(
     model: from `load` or `build`.
     params: its parameters.
     tokens_BxL: int32 tokens.
-    mask_BxL: bool, False where a position is padding (on either side); all
-      True by default.
+    segments_BxL: which sequence a token belongs to, where several are packed,
+      each in one piece; or a mask, False where a position is padding (on
+      either side). All are one sequence by default.
     start: positions before it get no logits.
 
   Returns:
-    float32 `[B, L - start, V]`; undefined, but finite, where the mask is False.
+    float32 `[B, L - start, V]`; undefined, but finite, at padding.
   """
-  if mask_BxL is None:
-    mask_BxL = jnp.ones(tokens_BxL.shape, bool)
-  decoder, x_BxLxD, _ = _sequence(model, params, tokens_BxL, mask_BxL)
+  if segments_BxL is None:
+    segments_BxL = jnp.ones(tokens_BxL.shape, bool)
+  decoder, x_BxLxD, _ = _sequence(model, params, tokens_BxL, segments_BxL)
   return decoder.logits(x_BxLxD[:, start:])
 
 
@@ -113,7 +134,7 @@ def decode(
   Returns:
     `[N, G, V]` logits of the token after it, and the cache with it.
   """
-  decoder = nnx.merge(model.graphdef, params)
+  decoder = nnx.merge(model.graphdef, model.compute.cast(params))
   room = cache.completion.k.shape[3]
 
   # The completions of a prompt stand where a sequence's tokens do; the layer

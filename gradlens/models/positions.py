@@ -18,19 +18,22 @@ class View(NamedTuple):
   Attributes:
     cos: of the rotary angles, float32 `[B, L, 1, E / 2]`.
     sin: of the same.
-    mask: which keys are seen; what `attend` takes.
+    seen: what `attend` finds out from which keys are seen.
+    kind: the layer's place in `DecoderConfig.kinds`; None if there is one only.
   """
 
   cos: jax.Array
   sin: jax.Array
-  mask: Any
+  seen: Any
+  kind: jax.Array | None = None
 
   def of(self, kind: jax.Array | None) -> 'View':
     """That of one kind; None where there is one only."""
     at = 0 if kind is None else kind
-    return jax.tree.map(
+    own = jax.tree.map(
         lambda a: jax.lax.dynamic_index_in_dim(a, at, keepdims=False), self
     )
+    return own._replace(kind=kind)
 
 
 def kinds_of_layers(config: DecoderConfig) -> jax.Array | None:
@@ -40,12 +43,15 @@ def kinds_of_layers(config: DecoderConfig) -> jax.Array | None:
   return jnp.array([config.kinds.index(kind) for kind in config.layer_types])
 
 
-def positions(mask: jax.Array) -> jax.Array:
-  """Counts real tokens only, so that padding on the left is not seen.
+def positions(segments: jax.Array) -> jax.Array:
+  """Counts from the beginning of each segment: padding on the left is one.
 
-  `[..., L]`, as the mask.
+  `[..., L]`, as the segments, or as a mask.
   """
-  return jnp.maximum(jnp.cumsum(mask, axis=-1) - 1, 0)
+  axis = segments.ndim - 1
+  index = jax.lax.broadcasted_iota(jnp.int32, segments.shape, axis)
+  begins = segments != jnp.roll(segments, 1, axis)
+  return index - jax.lax.cummax(jnp.where(begins, index, 0), axis)
 
 
 def _stretched(
@@ -90,25 +96,19 @@ def rotate(x_BxLxHxE: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
   return rotated.astype(x_BxLxHxE.dtype)
 
 
-def in_sight(config: DecoderConfig, steps_back: jax.Array) -> jax.Array:
-  """Which keys are near enough, `[kinds, ...]`, by how far back they are."""
-  return jnp.stack([
-      steps_back < config.sliding_window
-      if kind == SLIDING else jnp.ones(steps_back.shape, bool)
-      for kind in config.kinds
-  ])
+def in_sight(steps_back: jax.Array, window: int | None) -> jax.Array:
+  """Which keys are near enough, by how far back they are."""
+  if window is None:
+    return jnp.ones(steps_back.shape, bool)
+  return steps_back < window
 
 
-def view(config: DecoderConfig, mask_BxL: jax.Array) -> View:
-  """Of a whole sequence on itself; the mask becomes `[kinds, B, L, L]`."""
-  positions_BxL = positions(mask_BxL)
-  index_L = jnp.arange(mask_BxL.shape[-1])
-  before_LxM = index_L[:, None] >= index_L[None, :]
-  seen_BxLxM = before_LxM[None] & mask_BxL[:, None, :]
-  back_BxLxM = positions_BxL[:, :, None] - positions_BxL[:, None, :]
+def view(config: DecoderConfig, segments_BxL: jax.Array) -> View:
+  """Of whole sequences; what is seen are the segments, `[kinds, B, L]`."""
+  shape = (len(config.kinds), *segments_BxL.shape)
   return View(
-      *rotations(config, positions_BxL),
-      seen_BxLxM[None] & in_sight(config, back_BxLxM),
+      *rotations(config, positions(segments_BxL)),
+      jnp.broadcast_to(segments_BxL.astype(jnp.int32), shape),
   )
 
 
@@ -118,7 +118,7 @@ def decode_view(
 ) -> View:
   """Of one new token of each completion, on all before it.
 
-  The mask becomes that of the prompt, `[kinds, N, T]`, and that of the tokens
+  What is seen are tokens of the prompt, bool `[kinds, N, T]`, and tokens
   decoded before, `[kinds, N, C]`.
 
   Args:
@@ -129,11 +129,18 @@ def decode_view(
   """
   index_Nx1 = index_N[:, None]
   place_Nx1 = jnp.sum(mask_NxT, axis=-1, keepdims=True) + index_Nx1
-  back_NxC = index_Nx1 - jnp.arange(num_decoded)[None]
+  of_prompt_NxT = place_Nx1 - positions(mask_NxT)
+  of_decoded_NxC = index_Nx1 - jnp.arange(num_decoded)[None]
   return View(
       *rotations(config, place_Nx1),
       (
-          mask_NxT[None] & in_sight(config, place_Nx1 - positions(mask_NxT)),
-          (back_NxC > 0)[None] & in_sight(config, back_NxC),
+          jnp.stack([
+              mask_NxT & in_sight(of_prompt_NxT, window)
+              for window in config.windows
+          ]),
+          jnp.stack([
+              (of_decoded_NxC > 0) & in_sight(of_decoded_NxC, window)
+              for window in config.windows
+          ]),
       ),
   )

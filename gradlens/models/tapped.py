@@ -9,13 +9,34 @@ from typing import Any
 
 from flax import nnx
 import jax
-import jax.numpy as jnp
 
 import gradlens as gl
-from gradlens.models import attention, positions
+from gradlens.models import adapters, positions
 from gradlens.models.forward import Model
 
 BLOCKS = ('embed', 'layers', 'head')
+
+# What is kept of a layer for the way back: its inputs; products of matrices
+# too; or everything.
+REMAT = dict(
+    full=jax.checkpoint,
+    dots=functools.partial(
+        jax.checkpoint,
+        policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    ),
+    none=lambda block: block,
+)
+
+
+def _tap(
+    model: Model, block: Callable[..., Any], probe: gl.Probe | None,
+    **options: Any,
+) -> Callable[..., Any]:
+  """The tap of a block of which is kept what the model says."""
+  full = model.compute.remat == 'full'
+  if probe is None or not full:
+    block = REMAT[model.compute.remat](block)
+  return gl.tap(block, remat=full, **options)
 
 
 def blocks(path: tuple, leaf: jax.ShapeDtypeStruct) -> str | gl.Stacked:
@@ -33,14 +54,15 @@ def tapped(
     readout: Callable[..., Any],
     *extra_R: Any,
     start: int = 0,
-    remat: bool = False,
 ) -> Any:
   """What `readout` makes of every row's hidden states, by taps.
 
   Args:
     model: from `load` or `build`.
-    params: its parameters.
-    probes: one for each of `BLOCKS`; None is the plain forward pass.
+    params: its parameters. Of a model with adapters only these are trained:
+      there is no gradient of others in its taps.
+    probes: one for each of `BLOCKS`, or for the layers of a model with
+      adapters; None is the plain forward pass.
     tokens_RxNxL: int32 tokens.
     mask_RxNxL: bool, False where a position is padding.
     readout: `readout(head, x_NxMxD, *extra) -> y` of one row, M = L - start;
@@ -48,60 +70,68 @@ def tapped(
       close over what gradients are taken of.
     *extra_R: further arguments of `readout`, each with a leading axis of rows.
     start: positions before it are not read out.
-    remat: without probes, keep the inputs of layers and head only and compute
-      the rest again on the way back, as taps do with probes.
 
   Returns:
     `y_R`.
   """
   if probes is None:
     probes = dict.fromkeys(BLOCKS)
+  if model.lora is not None:
+    probes = dict.fromkeys(BLOCKS) | probes
   decoder = nnx.merge(model.graphdef, params)
   embed, embed_params = nnx.split(decoder.embed)
-  layer, layer_params = nnx.split(decoder.layers)
-  tied = model.config.tie_word_embeddings
+  layer, trained, frozen = nnx.split(
+      decoder.layers,
+      nnx.Param if model.lora is None else adapters.is_adapter,
+      ...,
+  )
+  tied, cast = model.config.tie_word_embeddings, model.compute.cast
   head = {'norm': decoder.norm} | ({} if tied else {'head': decoder.head})
   heads = {name: nnx.split(module) for name, module in head.items()}
 
-  def run_layer(params, x_NxLxD, view, kind):
+  def run_layer(params, x_NxLxD, view, kind, frozen):
     # Picked here, so that the views are kept once and not for each layer.
-    x_NxLxD, _ = nnx.merge(layer, params)(
-        x_NxLxD, view.of(kind), attention.attend, None
+    x_NxLxD, _ = nnx.merge(layer, cast(params), cast(frozen))(
+        x_NxLxD, view.of(kind), model.attend, None
     )
     return x_NxLxD
 
   def run_head(params, x_NxMxD, *table_and_extra):
     parts = {
-        name: nnx.merge(heads[name][0], own) for name, own in params.items()
+        name: nnx.merge(heads[name][0], cast(own))
+        for name, own in params.items()
     }
     if tied:
       table, *extra = table_and_extra
-      project = nnx.merge(embed, table).attend
+      project = nnx.merge(embed, cast(table)).attend
     else:
       extra = table_and_extra
       project = parts['head']
-    return readout(
-        lambda x: project(x).astype(jnp.float32), parts['norm'](x_NxMxD), *extra
-    )
+    return readout(project, parts['norm'](x_NxMxD), *extra)
 
-  if remat:
-    run_layer, run_head = jax.checkpoint(run_layer), jax.checkpoint(run_head)
   x_R = gl.tap(
-      lambda params, tokens_NxL: nnx.merge(embed, params)(tokens_NxL),
+      # Cast last, so that the gradients of a token add up in float32.
+      lambda params, tokens_NxL: cast(nnx.merge(embed, params)(tokens_NxL)),
       owns=(lambda table: table) if tied else None,
   )(embed_params, tokens_RxNxL, probes['embed'])
   x_R, table = x_R if tied else (x_R, None)
-  tapped_layer = gl.tap(run_layer, extra_axes=(0, None))
+  tapped_layer = _tap(
+      model, run_layer, probes['layers'], extra_axes=(0, None, None)
+  )
   view_R = jax.vmap(functools.partial(positions.view, model.config))(
       mask_RxNxL
   )
 
   def step(x_R, of_layer):
-    own, kind, probe = of_layer
-    return tapped_layer(own, x_R, probe, view_R, kind), None
+    own, others, kind, probe = of_layer
+    return tapped_layer(own, x_R, probe, view_R, kind, others), None
 
   kinds = positions.kinds_of_layers(model.config)
-  x_R, _ = jax.lax.scan(step, x_R, (layer_params, kinds, probes['layers']))
+  x_R, _ = jax.lax.scan(
+      step, x_R, (trained, frozen, kinds, probes['layers'])
+  )
+  if probes['head'] is None:
+    run_head = jax.checkpoint(run_head)  # logits are too large to be kept
   return gl.tap(run_head)(
       {name: own for name, (_, own) in heads.items()},
       x_R[:, :, start:],

@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from gradlens.models import forward
+from gradlens.models import adapters, forward
 from gradlens.models.config import DecoderConfig
 from gradlens.models.families import IMAGES, RENAMED, TOP
 from gradlens.models.huggingface import load_model, local, save_model
@@ -236,13 +236,14 @@ def save(
 
   Args:
     model: from `load` or `build`.
-    params: its parameters.
+    params: its parameters; adapters are added to the kernels.
     path: the directory; made if it is not there. Weights in it are replaced.
     tokenizer: to be stored beside the weights.
     dtype: of the stored tensors; the parameters' own by default.
     max_shard_size: bytes of a file, beyond which there are several and an
       index; as much is in the host's memory at a time.
   """
+  model, params = adapters.merge(model, params)
   folder = pathlib.Path(path)
   folder.mkdir(parents=True, exist_ok=True)
   parts = {}
