@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradlens import models, rollout, tasks, text
+from gradlens import rollout, tasks, text
 
 
 class Batch(NamedTuple):
@@ -58,10 +58,10 @@ Collect = Callable[[Any, Records, jax.Array], Sampled]
 
 
 def _encode_prompts(
-    tokenizer: Any, records_KxB: Records, max_prompt_tokens: int
+    encode_prompt: text.Encode, records_KxB: Records, max_prompt_tokens: int
 ) -> text.Tokens:
   encoded = [
-      text.encode_prompt(tokenizer, record.prompt)
+      encode_prompt(record.prompt)
       for records in records_KxB for record in records
   ]
   tokens, mask = text.pad(encoded, max_prompt_tokens, left=True)
@@ -69,57 +69,45 @@ def _encode_prompts(
   return tokens.reshape(shape), mask.reshape(shape)
 
 
-def sampler(
-    model: models.Model,
+def sampled(
+    sampler: rollout.Sampler,
+    encode_prompt: text.Encode,
     tokenizer: Any,
     verifier: tasks.Verifier,
     names: Sequence[str],
     *,
     num_completions: int,
     max_prompt_tokens: int,
-    max_new_tokens: int,
-    temperature: float,
-    num_slots: int | None = None,
 ) -> Collect:
   """Experience from the current policy, scored by each task's verifier.
 
   Args:
-    model: the policy, without its parameters.
-    tokenizer: of the model.
+    sampler: of the policy.
+    encode_prompt: a record's prompt to tokens.
+    tokenizer: of the model; reads completions for the verifier.
     verifier: scores completions of every task in `names`.
     names: of the K tasks, in the order of their records.
     num_completions: G.
     max_prompt_tokens: T.
-    max_new_tokens: C.
-    temperature: of the sampling distribution.
-    num_slots: how many prompts are decoded side by side; None is all.
 
   Returns:
     `collect(params, records, key) -> Sampled`, where `records` holds B
     records of each of the K tasks.
   """
 
-  stop_tokens = tuple(
-      sorted({tokenizer.eos_token_id, *model.config.eos_token_id})
-  )
-
   def collect(params: Any, records_KxB: Records, key: jax.Array) -> Sampled:
     start = time.monotonic()
     prompts_KxBxT, prompt_mask_KxBxT = _encode_prompts(
-        tokenizer, records_KxB, max_prompt_tokens
+        encode_prompt, records_KxB, max_prompt_tokens
     )
     k, b, t = prompts_KxBxT.shape
-    out = rollout.generate(
-        model,
+    out = sampler(
         params,
         prompts_KxBxT.reshape(k * b, t),
         prompt_mask_KxBxT.reshape(k * b, t),
         rollout.request_keys(key, (k * b, num_completions)),
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        stop_tokens=stop_tokens,
-        num_slots=num_slots,
     )
+    _check(out, (k * b, num_completions))
     out = jax.tree.map(lambda a: a.reshape(k, b, *a.shape[1:]), out)
     tokens, mask = np.asarray(out.tokens_NxGxC), np.asarray(out.mask_NxGxC)
     texts = [
@@ -129,10 +117,10 @@ def sampler(
         ]
         for task in zip(tokens, mask, strict=True)
     ]
-    sampled = time.monotonic()
+    decoded = time.monotonic()
     rewards, errors, timeouts = _verify(verifier, texts, records_KxB, names)
     seconds = dict(
-        rollout=sampled - start, verify=time.monotonic() - sampled
+        rollout=decoded - start, verify=time.monotonic() - decoded
     )
     batch = Batch(
         prompts_KxBxT, prompt_mask_KxBxT, out.tokens_NxGxC, out.mask_NxGxC,
@@ -141,6 +129,20 @@ def sampler(
     return Sampled(batch, texts, errors, timeouts, seconds)
 
   return collect
+
+
+def _check(out: rollout.Completions, shape: tuple[int, int]) -> None:
+  """Refuses what another engine must not give."""
+  shapes = {a.shape for a in out}
+  if len(shapes) > 1 or out.mask_NxGxC.shape[:2] != shape:
+    raise ValueError(
+        f'the sampler gave arrays of {" and ".join(map(str, shapes))} for'
+        f' {shape[0]} prompts with {shape[1]} completions each.'
+    )
+  if out.mask_NxGxC.dtype != bool:
+    raise ValueError(
+        f'the sampler gave a mask of {out.mask_NxGxC.dtype}; it must be bool.'
+    )
 
 
 def _verify(
@@ -165,14 +167,15 @@ def _verify(
 
 
 def references(
-    tokenizer: Any, *, max_prompt_tokens: int, max_new_tokens: int
+    encode_prompt: text.Encode, tokenizer: Any, *, max_prompt_tokens: int,
+    max_new_tokens: int,
 ) -> Collect:
   """Experience given by the reference answers: one completion, reward 1."""
 
   def collect(params: Any, records_KxB: Records, key: jax.Array) -> Sampled:
     del params, key
     prompts_KxBxT, prompt_mask_KxBxT = _encode_prompts(
-        tokenizer, records_KxB, max_prompt_tokens
+        encode_prompt, records_KxB, max_prompt_tokens
     )
     k, b, _ = prompts_KxBxT.shape
     answers = [

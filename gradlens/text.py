@@ -1,16 +1,49 @@
 """Text: prompts and answers to padded tokens, and completions back to text."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+import functools
 from typing import Any
 
 import numpy as np
 
 Tokens = tuple[np.ndarray, np.ndarray]
+Encode = Callable[[str], list[int]]
 
 
-def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
-  """Tokens of a prompt, without special tokens: an answer is to follow."""
-  return tokenizer.encode(prompt, add_special_tokens=False)
+def prompt_encoder(
+    tokenizer: Any, *, chat: bool = False, system: str = ''
+) -> Encode:
+  """The function from a prompt to its tokens: an answer is to follow.
+
+  Args:
+    tokenizer: of the model.
+    chat: the prompt is what a user says, in the tokenizer's chat template.
+      Otherwise it stands for itself, after the token that begins a text if the
+      tokenizer has its texts begin with one.
+    system: what the system says before, in a chat.
+
+  Raises:
+    ValueError: a chat without a template, or a system without a chat.
+  """
+  if system and not chat:
+    raise ValueError(
+        f'prompt.system={system!r} belongs to a chat; set prompt.chat=True.'
+    )
+  if not chat:
+    begin = [t for t in tokenizer.encode('') if t == tokenizer.bos_token_id]
+    return lambda prompt: [
+        *begin, *tokenizer.encode(prompt, add_special_tokens=False)
+    ]
+  if not tokenizer.chat_template:
+    raise ValueError(
+        'prompt.chat=True needs a chat template, and the tokenizer has none;'
+        ' set prompt.chat=False.'
+    )
+  before = [dict(role='system', content=system)] if system else []
+  return lambda prompt: tokenizer.apply_chat_template(
+      [*before, dict(role='user', content=prompt)],
+      add_generation_prompt=True, return_dict=False,
+  )
 
 
 def encode_answer(tokenizer: Any, answer: str) -> list[int]:
@@ -35,7 +68,7 @@ def decode(tokenizer: Any, tokens: np.ndarray, mask: np.ndarray) -> str:
 
 
 def check_lengths(
-    tokenizer: Any, task: str, records: Sequence[Any], *,
+    encode_prompt: Encode, tokenizer: Any, task: str, records: Sequence[Any], *,
     max_prompt_tokens: int, max_new_tokens: int,
 ) -> None:
   """Refuses a task whose prompts or answers do not fit, before any work.
@@ -43,12 +76,18 @@ def check_lengths(
   Raises:
     ValueError: naming the task, the text, its length and the key to change.
   """
+  encode_closed = functools.partial(encode_answer, tokenizer)
   for text, encode, key, limit in (
       ('prompt', encode_prompt, 'max_prompt_tokens', max_prompt_tokens),
-      ('answer', encode_answer, 'max_new_tokens', max_new_tokens),
+      ('answer', encode_closed, 'max_new_tokens', max_new_tokens),
   ):
     texts = [getattr(record, text) for record in records]
-    lengths = [len(encode(tokenizer, one)) for one in texts]
+    lengths = [len(encode(one)) for one in texts]
+    if not min(lengths):
+      raise ValueError(
+          f'task {task!r}: a {text} has no tokens; make the task\'s source or'
+          ' template give one.'
+      )
     length, longest = max(zip(lengths, texts, strict=True))
     if length > limit:
       raise ValueError(

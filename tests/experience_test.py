@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from transformers import ByT5Tokenizer
 
-from gradlens import experience, models, tasks
+from gradlens import experience, models, rollout, tasks, text
 
 K, B, G, T, C = 2, 3, 8, 8, 10
 _TOKENIZER = ByT5Tokenizer()  # a byte b is token b + 3; 1 ends a sequence
@@ -55,15 +55,23 @@ def _policy():
   return model, models.init(model, jax.random.key(0))
 
 
-@functools.cache
-def _sampled(seed=0):
-  model, params = _policy()
-  scorer = _Scorer()
-  collect = experience.sampler(
-      model, _TOKENIZER, scorer, _NAMES, num_completions=G,
-      max_prompt_tokens=T, max_new_tokens=C, temperature=1.0,
+def _collect(scorer, sampler=None):
+  model, _ = _policy()
+  own = rollout.make_sampler(
+      model, max_new_tokens=C, temperature=1.0,
+      stop_tokens=(_STOP, _MODELS_STOP),
   )
-  return collect(params, _RECORDS, jax.random.key(seed)), scorer
+  return experience.sampled(
+      sampler or own, text.prompt_encoder(_TOKENIZER), _TOKENIZER, scorer,
+      _NAMES, num_completions=G, max_prompt_tokens=T,
+  )
+
+
+@functools.cache
+def _sampled(seed=1):
+  _, params = _policy()
+  scorer = _Scorer()
+  return _collect(scorer)(params, _RECORDS, jax.random.key(seed)), scorer
 
 
 class ExperienceTestCase(parameterized.TestCase):
@@ -128,17 +136,33 @@ class SamplerTest(ExperienceTestCase):
       self.assertNotEqual(counts[0], counts[1])
 
   def test_a_key_gives_its_own_completions(self):
-    first, other = _sampled()[0], _sampled(1)[0]
-    model, params = _policy()
-    again = experience.sampler(
-        model, _TOKENIZER, _Scorer(), _NAMES, num_completions=G,
-        max_prompt_tokens=T, max_new_tokens=C, temperature=1.0,
-    )(params, _RECORDS, jax.random.key(0))
+    first, other = _sampled()[0], _sampled(2)[0]
+    _, params = _policy()
+    again = _collect(_Scorer())(params, _RECORDS, jax.random.key(1))
     jax.tree.map(np.testing.assert_array_equal, again.batch, first.batch)
     self.assertEqual(again.texts, first.texts)
     self.assertNotEqual(other.texts, first.texts)
     of_all = [t for task in first.texts for group in task for t in group]
     self.assertLen(set(of_all), K * B * G)
+
+  @parameterized.parameters((K * B, G + 1, C), (K * B - 1, G, C))
+  def test_an_engine_that_gives_other_completions_is_refused(self, *shape):
+    def engine(params, prompts_NxT, mask_NxT, keys_NxG):
+      del params, prompts_NxT, mask_NxT, keys_NxG
+      return rollout.Completions(*(np.zeros(shape) for _ in range(3)))
+
+    with self.assertRaisesRegex(
+        ValueError, rf'{shape[0]}, {shape[1]}, .* 6 prompts with 8 completions'
+    ):
+      _collect(_Scorer(), engine)(None, _RECORDS, jax.random.key(0))
+
+  def test_a_mask_that_is_none_is_refused(self):
+    def engine(params, prompts_NxT, mask_NxT, keys_NxG):
+      del params, prompts_NxT, mask_NxT, keys_NxG
+      return rollout.Completions(*(np.ones((K * B, G, C), int),) * 3)
+
+    with self.assertRaisesRegex(ValueError, 'mask of int64; it must be bool'):
+      _collect(_Scorer(), engine)(None, _RECORDS, jax.random.key(0))
 
   def test_seconds(self):
     seconds = _sampled()[0].seconds
@@ -150,7 +174,8 @@ class ReferencesTest(ExperienceTestCase):
 
   def test_the_answer_is_the_one_completion(self):
     sampled = experience.references(
-        _TOKENIZER, max_prompt_tokens=T, max_new_tokens=C
+        text.prompt_encoder(_TOKENIZER), _TOKENIZER,
+        max_prompt_tokens=T, max_new_tokens=C
     )(None, _RECORDS, None)
     batch = sampled.batch
     self.assert_prompts(batch)
@@ -174,7 +199,8 @@ class ReferencesTest(ExperienceTestCase):
     # The longest prompts have 5 bytes, the longest answers 3 and a stop token.
     def collect(prompt, answer):
       return experience.references(
-          _TOKENIZER, max_prompt_tokens=prompt, max_new_tokens=answer
+          text.prompt_encoder(_TOKENIZER), _TOKENIZER,
+          max_prompt_tokens=prompt, max_new_tokens=answer
       )(None, _RECORDS, None)
 
     self.assertEqual(collect(5, 4).batch.tokens_KxBxGxC.shape, (K, B, 1, 4))

@@ -10,6 +10,7 @@ import torch
 from transformers.generation import TopKLogitsWarper, TopPLogitsWarper
 
 from gradlens import models, rollout, text
+from gradlens.rollout import distribution
 
 _STOP, _NEW = 1, 12
 
@@ -170,6 +171,23 @@ class RolloutTest(parameterized.TestCase):
     np.testing.assert_allclose(
         np.asarray(out.logprobs_NxGxC).ravel(), np.log(want[sampled]), atol=1e-4
     )
+
+  @parameterized.parameters(1, 2, 30, 1000)
+  def test_a_token_at_every_height(self, size):
+    probs = np.random.default_rng(0).exponential(size=size).astype(np.float32)
+    if size > 2:
+      probs[::3] = probs[-2:] = 0
+    heights = np.append(np.arange(5000), [4999.9999]).astype(np.float32) / 5000
+    got = np.asarray(
+        distribution.inverse(jnp.asarray(probs)[None], jnp.asarray(heights))
+    )
+    sums = np.cumsum(probs, dtype=np.float64)
+    want = np.searchsorted(sums, heights * sums[-1], side='right')
+    # Rounding may move a step by a little.
+    near = np.abs(heights[:, None] - sums / sums[-1]).min(1) < 1e-6
+    np.testing.assert_array_equal(got[~near], want[~near])
+    self.assertLess(near.mean(), 0.01)
+    self.assertTrue((probs[got] > 0).all())
 
   def p_value(self, counts, expected):
     likely = expected > 5

@@ -2,7 +2,8 @@
 
 from absl.testing import absltest, parameterized
 import numpy as np
-from transformers import ByT5Tokenizer
+import tokenizers
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from gradlens import tasks, text
 
@@ -17,7 +18,8 @@ class EncodeTest(parameterized.TestCase):
 
   @parameterized.parameters('7+8=', '', 'é ≤ 日')
   def test_a_prompt_is_open_and_an_answer_is_closed(self, string):
-    self.assertEqual(text.encode_prompt(_TOKENIZER, string), _tokens(string))
+    encode = text.prompt_encoder(_TOKENIZER)
+    self.assertEqual(encode(string), _tokens(string))
     self.assertEqual(
         text.encode_answer(_TOKENIZER, string), [*_tokens(string), 1]
     )
@@ -35,6 +37,55 @@ class EncodeTest(parameterized.TestCase):
     self.assertEqual(
         text.decode(_TOKENIZER, tokens, np.ones(4, bool)), 'ab'
     )
+
+
+def _words(**options):
+  """A tokenizer of whole words, that may begin its texts, and may chat."""
+  words = ['<s>', '</s>', '<user>', '<system>', '<reply>', 'be', 'brief', 'hi']
+  vocabulary = {word: i for i, word in enumerate(words)}
+  inner = tokenizers.Tokenizer(
+      tokenizers.models.WordLevel(vocabulary, unk_token='</s>')
+  )
+  inner.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+  if options.pop('begins', False):
+    inner.post_processor = tokenizers.processors.TemplateProcessing(
+        single='<s> $A', special_tokens=[('<s>', 0)]
+    )
+  return PreTrainedTokenizerFast(
+      tokenizer_object=inner, bos_token='<s>', eos_token='</s>', **options
+  )
+
+
+# As published templates do: roles are marked, and a reply may be asked for.
+_TEMPLATE = (
+    '<s> {% for m in messages %}<{{ m.role }}> {{ m.content }} {% endfor %}'
+    '{% if add_generation_prompt %}<reply>{% endif %}'
+)
+
+
+class PromptEncoderTest(absltest.TestCase):
+
+  def test_a_text_begins_as_the_tokenizer_has_it(self):
+    # Llama and Gemma begin with a token, Qwen does not, though it has one.
+    self.assertEqual(text.prompt_encoder(_words(begins=True))('hi'), [0, 7])
+    self.assertEqual(text.prompt_encoder(_words())('hi'), [7])
+
+  def test_chat(self):
+    # The template writes the beginning itself: it must not come twice.
+    words = _words(begins=True, chat_template=_TEMPLATE)
+    self.assertEqual(
+        text.prompt_encoder(words, chat=True)('hi'), [0, 2, 7, 4]
+    )
+    encode = text.prompt_encoder(words, chat=True, system='be brief')
+    self.assertEqual(encode('hi hi'), [0, 3, 5, 6, 2, 7, 7, 4])
+
+  def test_a_chat_needs_a_template(self):
+    with self.assertRaisesRegex(ValueError, 'prompt.chat=True needs a chat te'):
+      text.prompt_encoder(_words(), chat=True)
+
+  def test_a_system_needs_a_chat(self):
+    with self.assertRaisesRegex(ValueError, "system='be brief' belongs to a c"):
+      text.prompt_encoder(_words(), system='be brief')
 
 
 class PadTest(absltest.TestCase):
@@ -61,7 +112,8 @@ class CheckLengthsTest(parameterized.TestCase):
 
   def check(self, records, prompt=4, answer=3):
     text.check_lengths(
-        _TOKENIZER, 'sums', [tasks.Record(*r, {}) for r in records],
+        text.prompt_encoder(_TOKENIZER), _TOKENIZER, 'sums',
+        [tasks.Record(*r, {}) for r in records],
         max_prompt_tokens=prompt, max_new_tokens=answer,
     )
 
@@ -76,6 +128,10 @@ class CheckLengthsTest(parameterized.TestCase):
   def test_what_does_not_is_named(self, prompt, answer, message):
     with self.assertRaisesRegex(ValueError, f"task 'sums': {message}"):
       self.check([('1+1=', '2'), (prompt, answer), ('2+2=', '4')])
+
+  def test_a_prompt_without_tokens_is_named(self):
+    with self.assertRaisesRegex(ValueError, "task 'sums': a prompt has no"):
+      self.check([('1+1=', '2'), ('', '2')])
 
   def test_tokens_count_and_not_characters(self):
     # Two characters of three bytes each, shorter than four of one byte.

@@ -1,4 +1,4 @@
-"""Rollout: samples completions of prompts from the current policy.
+"""One compiled loop: prefill, then a token of every slot at a time.
 
 N prompts, G completions of each, T tokens a prompt, C tokens a completion; S of
 the prompts are decoded side by side.
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from gradlens import models
 from gradlens.models.attention import KeyValue
+from gradlens.rollout.distribution import How, draw
 
 
 class Completions(NamedTuple):
@@ -51,68 +52,9 @@ class _Slots(NamedTuple):
   out: Completions
 
 
-def request_keys(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-  """One key per request, from its number alone."""
-  numbers = jnp.arange(functools.reduce(int.__mul__, shape, 1))
-  return jax.vmap(jax.random.fold_in, (None, 0))(key, numbers).reshape(shape)
-
-
-def sampling_logprobs(
-    logits: jax.Array, temperature: float, top_k: int | None = None,
-    top_p: float = 1.0,
-) -> jax.Array:
-  """Log-probabilities of the distribution that is sampled from.
-
-  The policy, cut to its `top_k` likeliest tokens, and of these to the fewest
-  that have a probability of `top_p` together. -inf for all others.
-
-  Args:
-    logits: `[..., V]`.
-    temperature: of the policy, above 0.
-    top_k: None keeps all.
-    top_p: 1 keeps all.
-
-  Returns:
-    float32 `[..., V]`.
-  """
-  logprobs = models.policy_logprobs(logits, temperature)
-  if top_k is None and top_p == 1:
-    return logprobs
-  order = jnp.argsort(logprobs, axis=-1, descending=True)
-  ranked = jnp.take_along_axis(logprobs, order, axis=-1)
-  place = jax.lax.broadcasted_iota(jnp.int32, ranked.shape, ranked.ndim - 1)
-  kept = place < (top_k or ranked.shape[-1])
-  probs = jax.nn.softmax(jnp.where(kept, ranked, -jnp.inf))
-  # What is likelier has less than top_p together: the first one always stays.
-  kept &= jnp.cumsum(probs, axis=-1) - probs < top_p
-  kept = jnp.take_along_axis(kept, jnp.argsort(order, axis=-1), axis=-1)
-  return jax.nn.log_softmax(jnp.where(kept, logprobs, -jnp.inf))
-
-
-class _How(NamedTuple):
-  """How tokens are drawn; static."""
-
-  temperature: float
-  top_k: int | None
-  top_p: float
-  stop_tokens: tuple[int, ...]
-
-
-def _draw(
-    logits_SxGxV: jax.Array, keys_SxG: jax.Array, index_S: jax.Array, how: _How
-) -> tuple[jax.Array, jax.Array]:
-  """Tokens number `index_S`, and their log-probabilities."""
-  if how.temperature == 0:
-    tokens_SxG = jnp.argmax(logits_SxGxV, axis=-1)
-    return tokens_SxG, jnp.zeros(tokens_SxG.shape)
-  logprobs_SxGxV = sampling_logprobs(
-      logits_SxGxV, how.temperature, how.top_k, how.top_p
-  )
-  fold_in = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)))
-  categorical = jax.vmap(jax.vmap(jax.random.categorical))
-  tokens_SxG = categorical(fold_in(keys_SxG, index_S), logprobs_SxGxV)
-  chosen = jnp.take_along_axis(logprobs_SxGxV, tokens_SxG[..., None], axis=-1)
-  return tokens_SxG, chosen[..., 0]
+def _empty(mask_NxT: jax.Array) -> jax.Array:
+  """Which prompts are none: they fill up a queue."""
+  return ~jnp.any(mask_NxT, axis=-1)
 
 
 def _start(
@@ -126,7 +68,9 @@ def _start(
       prompt_S=jnp.arange(s),
       index_S=jnp.zeros(s, jnp.int32),
       fresh_S=jnp.ones(s, bool),
-      done_SxG=jnp.zeros((s, num_completions), bool),
+      done_SxG=jnp.broadcast_to(
+          _empty(mask_NxT[:s])[:, None], (s, num_completions)
+      ),
       cache=models.make_cache(
           jax.tree.map(lambda a: a[:, :s], read), mask_NxT[:s],
           num_completions, max_new_tokens,
@@ -140,10 +84,10 @@ def _start(
 
 
 def _emit(
-    slots: _Slots, logits_SxGxV: jax.Array, keys_NxG: jax.Array, how: _How
+    slots: _Slots, logits_SxGxV: jax.Array, keys_NxG: jax.Array, how: How
 ) -> _Slots:
   """Draws a token of each completion that has not ended."""
-  tokens_SxG, logprobs_SxG = _draw(
+  tokens_SxG, logprobs_SxG = draw(
       logits_SxGxV, keys_NxG[slots.prompt_S], slots.index_S, how
   )
   live_SxG = ~slots.done_SxG
@@ -185,7 +129,9 @@ def _refill(slots: _Slots, read: KeyValue, mask_NxT: jax.Array) -> _Slots:
       prompt_S=prompt_S,
       index_S=jnp.where(free_S, 0, slots.index_S),
       fresh_S=free_S,
-      done_SxG=slots.done_SxG & ~free_S[:, None],
+      done_SxG=jnp.where(
+          free_S[:, None], _empty(mask_NxT)[prompt_S][:, None], slots.done_SxG
+      ),
       cache=slots.cache._replace(
           prompt=jax.tree.map(
               lambda old, new: swap(old, new, 1), slots.cache.prompt, read
@@ -196,9 +142,32 @@ def _refill(slots: _Slots, read: KeyValue, mask_NxT: jax.Array) -> _Slots:
   )
 
 
+def _prefill(
+    model: models.Model, params: Any, prompts_NxT: jax.Array,
+    mask_NxT: jax.Array, size: int,
+) -> tuple[jax.Array, KeyValue]:
+  """Last logits and keys of all prompts, `size` of them at a time.
+
+  So that what comes out for one does not depend on how many there are.
+  """
+  n = len(prompts_NxT)
+  if n == size:
+    return models.prefill(model, params, prompts_NxT, mask_NxT)
+  logits_MxSxV, read = jax.lax.map(
+      lambda part: models.prefill(model, params, *part),
+      (prompts_NxT.reshape(n // size, size, -1),
+       mask_NxT.reshape(n // size, size, -1)),
+  )
+  return logits_MxSxV.reshape(n, -1), jax.tree.map(
+      lambda a: jnp.moveaxis(a, 0, 1).reshape(
+          a.shape[1], n, *a.shape[3:]
+      ),
+      read,
+  )
+
+
 def _check(
-    config: models.DecoderConfig, max_new_tokens: int, temperature: float,
-    top_k: int | None, top_p: float, stop_tokens: tuple[int, ...],
+    config: models.DecoderConfig, max_new_tokens: int, how: How,
     num_slots: int | None,
 ) -> None:
   """Refuses what makes no sense, before anything is compiled."""
@@ -206,19 +175,19 @@ def _check(
     raise ValueError(f'num_slots={num_slots} must be None or at least 1.')
   if max_new_tokens < 1:
     raise ValueError(f'max_new_tokens={max_new_tokens} must be at least 1.')
-  if temperature < 0:
+  if how.temperature < 0:
     raise ValueError(
-        f'temperature={temperature} must be positive, or 0 for the likeliest'
-        ' token.'
+        f'temperature={how.temperature} must be positive, or 0 for the'
+        ' likeliest token.'
     )
-  if top_k is not None and not 1 <= top_k <= config.vocab_size:
+  if how.top_k is not None and not 1 <= how.top_k <= config.vocab_size:
     raise ValueError(
-        f'top_k={top_k} must be None or between 1 and the vocabulary of'
+        f'top_k={how.top_k} must be None or between 1 and the vocabulary of'
         f' {config.vocab_size}.'
     )
-  if not 0 < top_p <= 1:
-    raise ValueError(f'top_p={top_p} must be above 0 and at most 1.')
-  for token in stop_tokens:
+  if not 0 < how.top_p <= 1:
+    raise ValueError(f'top_p={how.top_p} must be above 0 and at most 1.')
+  for token in how.stop_tokens:
     if not 0 <= token < config.vocab_size:
       raise ValueError(
           f'stop token {token} is outside of the vocabulary of'
@@ -252,14 +221,14 @@ def generate(
   Each prompt is run once, and its completions share its keys and values. With
   fewer slots than prompts, a prompt whose completions have all stopped makes
   room for the next one: a long completion holds up its own prompt only. A
-  completion depends on its own prompt and key only, not on its neighbours, and
-  not on the slot.
+  completion depends on its own prompt and key only, not on its neighbours, not
+  on the slot, and not on how many prompts there are.
 
   Args:
     model: from `models.load` or `models.build`.
     params: its parameters.
     prompts_NxT: int32 tokens, padded on the left.
-    mask_NxT: bool, True on tokens.
+    mask_NxT: bool, True on tokens. A prompt without any has no completions.
     keys_NxG: typed PRNG keys, one a completion (see `request_keys`).
     max_new_tokens: C.
     temperature: of the sampling distribution; 0 takes the likeliest token.
@@ -274,14 +243,19 @@ def generate(
   Raises:
     ValueError: an argument that makes no sense, with its value.
   """
-  _check(
-      model.config, max_new_tokens, temperature, top_k, top_p, stop_tokens,
-      num_slots,
+  how = How(temperature, top_k, top_p, stop_tokens)
+  _check(model.config, max_new_tokens, how, num_slots)
+  given, g = keys_NxG.shape
+  s = given if num_slots is None else num_slots
+  padding = -given % s
+  prompts_NxT, mask_NxT = (
+      jnp.pad(a, [(0, padding), (0, 0)]) for a in (prompts_NxT, mask_NxT)
   )
-  how = _How(temperature, top_k, top_p, stop_tokens)
-  n, g = keys_NxG.shape
-  s = min(num_slots or n, n)
-  first_NxV, read = models.prefill(model, params, prompts_NxT, mask_NxT)
+  keys_NxG = keys_NxG[jnp.arange(given + padding) % given]
+  n = given + padding
+  # Once, and not at every token.
+  params = model.compute.cast(params)
+  first_NxV, read = _prefill(model, params, prompts_NxT, mask_NxT, s)
 
   def step(slots):
     if s < n:
@@ -313,4 +287,5 @@ def generate(
   slots = _emit(
       _start(read, mask_NxT, s, g, max_new_tokens), first_SxGxV, keys_NxG, how
   )
-  return jax.lax.while_loop(unfinished, step, slots).out
+  out = jax.lax.while_loop(unfinished, step, slots).out
+  return jax.tree.map(lambda a: a[:given], out)

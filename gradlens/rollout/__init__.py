@@ -1,0 +1,16 @@
+"""Rollout: samples completions of prompts from the current policy."""
+
+from gradlens.rollout.distribution import sampling_logprobs
+from gradlens.rollout.generate import Completions, generate
+from gradlens.rollout.memory import cache_bytes
+from gradlens.rollout.sampler import (
+    MakeSampler,
+    Sampler,
+    make_sampler,
+    request_keys,
+)
+
+__all__ = [
+    'Completions', 'MakeSampler', 'Sampler', 'cache_bytes', 'generate',
+    'make_sampler', 'request_keys', 'sampling_logprobs',
+]
