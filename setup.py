@@ -27,6 +27,8 @@ TRAIN = [
     'grain>=0.2.11',
     # Fetches models by name, and splits large ones into files.
     'huggingface-hub>=1.0',
+    # What transformers renders chat templates with, and asks for.
+    'jinja2>=3.1.6',
     'ml-collections>=1.0',
     'orbax-checkpoint>=0.11.24',
     'plotly>=6.0',
@@ -63,6 +65,24 @@ BENCH = [
     'torchjd[full]>=0.18',
 ]
 
+AOT = [
+    # Compiles for TPUs where there are none.
+    'libtpu>=0.0.42',
+]
+
+# What the peers of `benchmarks.grpo` need; an environment for each.
+BENCH_TRL = [
+    'datasets>=4.0',
+    # A CPU build; any other would bring gigabytes of CUDA.
+    'torch==2.13.0',
+    # The version that was measured.
+    'trl==1.16.0',
+]
+BENCH_TUNIX = [
+    # Its models, sampler and trainer have changed names between versions.
+    'google-tunix==0.1.7',
+]
+
 setuptools.setup(
     name='gradlens',
     version=VERSION,
@@ -89,7 +109,10 @@ setuptools.setup(
         'train': TRAIN,
         'tpu': ['jax[tpu]'],
         'cuda': ['jax[cuda13]'],
+        'aot': AOT,
         'bench': BENCH,
+        'bench-trl': BENCH_TRL,
+        'bench-tunix': BENCH_TUNIX,
         'test': [*TRAIN, *TEST],
     },
 )

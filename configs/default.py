@@ -29,6 +29,23 @@ def get_config() -> ml_collections.ConfigDict:
       rms_norm_eps=1e-6, rope_theta=10_000.0, initializer_range=0.05,
       tie_word_embeddings=True,
   ))
+  # How the model is computed. 'bfloat16' is for matrix products; parameters,
+  # moments and Gram matrices are float32. 'auto' is the fastest attention that
+  # the device has; 'plain' is the reference. `remat` is what is
+  # kept of a layer for the way back: its input ('full'), products of matrices
+  # too ('dots'), or everything ('none').
+  c.compute = ml_collections.ConfigDict(dict(
+      dtype='float32', attention='auto', remat='full',
+  ))
+  # Low-rank adapters are trained, and nothing else, if their rank is not 0. All
+  # gradients and Gram matrices are then those of the adapters.
+  c.lora = ml_collections.ConfigDict(dict(
+      rank=0, alpha=16.0, targets='q+k+v+o+gate+up+down',
+  ))
+  # What stands around a task's prompts. `chat` puts them into the chat template
+  # of the tokenizer, as words of a user, after those of the system if there are
+  # any.
+  c.prompt = ml_collections.ConfigDict(dict(chat=False, system=''))
   # name -> dict(source, pattern, template); see gradlens/tasks.
   c.tasks = ml_collections.ConfigDict()
   c.data = ml_collections.ConfigDict(dict(num_train=1024, num_heldout=256))

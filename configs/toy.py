@@ -15,6 +15,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """GRPO on spelling, sums, palindromes and angles, all cut to a few bytes."""
   c = default.get_config()
   c.init_from = 'warm'
+  c.compute.remat = 'none'  # a small model has the memory
   c.num_steps = 60
   c.prompts_per_task = 32
   c.optimizer.learning_rate = 2e-4

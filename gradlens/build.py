@@ -6,17 +6,36 @@ from typing import Any, NamedTuple
 import jax
 from transformers import ByT5Tokenizer
 
-from gradlens import checkpoint, experience, models, tasks, text, train_step
+from gradlens import (
+    checkpoint,
+    experience,
+    models,
+    rollout,
+    tasks,
+    text,
+    train_step,
+)
 from gradlens.experience import Collect
 from gradlens.optimizer import choose
 
 
 class Setup(NamedTuple):
-  """A model with its first parameters, its tokenizer and its tasks."""
+  """A model with its first parameters, its tokenizer and its tasks.
+
+  Attributes:
+    model: without parameters.
+    params: what is trained: all parameters, or adapters.
+    frozen: the other parameters.
+    tokenizer: of the model.
+    encode_prompt: a record's prompt to tokens.
+    tasks: in the order of every array's task axis.
+  """
 
   model: models.Model
   params: Any
+  frozen: Any
   tokenizer: Any
+  encode_prompt: text.Encode
   tasks: list[tasks.Task]
 
   @property
@@ -51,8 +70,37 @@ def load_tasks(config: Any) -> list[tasks.Task]:
   ]
 
 
-def load_model(config: Any) -> tuple[models.Model, Any, Any]:
-  """Model, parameters and tokenizer: from `init_from`, or drawn at random."""
+def _compute(config: Any) -> models.Compute:
+  platform = jax.devices()[0].platform
+  attention = config.compute.attention
+  if attention == 'auto':
+    attention = models.fastest_attention(platform)
+  if attention == 'splash' and platform != 'tpu':
+    raise ValueError(
+        f"config.compute.attention='splash' needs a TPU, and this is a"
+        f" {platform}; use 'auto'."
+    )
+  return models.Compute(config.compute.dtype, attention, config.compute.remat)
+
+
+def load_model(config: Any) -> tuple[models.Model, Any, Any, Any]:
+  """Model, trained and frozen parameters, and tokenizer."""
+  model, params, tokenizer = _first_model(config)
+  model = model._replace(compute=_compute(config))
+  if not config.lora.rank:
+    return model, params, {}, tokenizer
+  lora = models.Lora(
+      config.lora.rank, config.lora.alpha,
+      tuple(config.lora.targets.split('+')),
+  )
+  key = jax.random.fold_in(jax.random.key(config.seed), 2)
+  model, adapters = models.adapt(model, lora, key)
+  # What is not trained need not be more precise than its products.
+  return model, adapters, model.compute.cast(params), tokenizer
+
+
+def _first_model(config: Any) -> tuple[models.Model, Any, Any]:
+  """From `init_from`, or drawn at random."""
   if config.init_from:
     try:
       return checkpoint.load_model(config.init_from)
@@ -73,14 +121,17 @@ _AT_LEAST = {
     'num_steps': 1, 'prompts_per_task': 1, 'num_splits': 1, 'inner_epochs': 1,
     'num_completions': 1, 'num_micro_batches': 1, 'instrument_every': 0,
     'rollout.max_prompt_tokens': 1, 'rollout.max_new_tokens': 1,
-    'rollout.temperature': 0, 'rollout.num_slots': 0, 'evaluate.every': 1,
+    'rollout.num_slots': 0, 'evaluate.every': 1,
     'evaluate.batch_size': 1, 'evaluate.num_completions': 1,
-    'checkpoint.every': 1, 'checkpoint.keep': 1,
+    'checkpoint.every': 1, 'checkpoint.keep': 1, 'lora.rank': 0,
 }
 _CHOICES = {
     'loss.aggregate': ('token_mean', 'sequence_mean', 'fixed_length'),
     'loss.normalize': ('batch', 'task'),
     'advantage.scale': ('std', 'none'),
+    'compute.dtype': ('float32', 'bfloat16'),
+    'compute.attention': ('auto', *models.KERNELS),
+    'compute.remat': tuple(models.REMAT),
 }
 
 
@@ -94,6 +145,11 @@ def _check_values(config: Any) -> None:
       raise ValueError(f'config.{key}={values[key]} must be {least} or more.')
   for key, names in _CHOICES.items():
     choose(key, values[key], dict.fromkeys(names))
+  if config.rollout.temperature <= 0:
+    raise ValueError(
+        f'config.rollout.temperature={config.rollout.temperature} must be above'
+        ' 0: the policy that is trained is the one that is sampled.'
+    )
 
 
 def setup(config: Any) -> Setup:
@@ -104,7 +160,7 @@ def setup(config: Any) -> Setup:
   """
   _check_values(config)
   all_tasks = load_tasks(config)
-  model, params, tokenizer = load_model(config)
+  model, params, frozen, tokenizer = load_model(config)
   r = config.rollout
   context = model.config.max_position_embeddings
   if r.max_prompt_tokens + r.max_new_tokens > context:
@@ -118,9 +174,12 @@ def setup(config: Any) -> Setup:
         f'model.vocab_size={model.config.vocab_size} is smaller than the'
         f" tokenizer's {len(tokenizer)} tokens; raise it."
     )
+  encode_prompt = text.prompt_encoder(
+      tokenizer, chat=config.prompt.chat, system=config.prompt.system
+  )
   for task in all_tasks:
     text.check_lengths(
-        tokenizer, task.name, task.train + task.heldout,
+        encode_prompt, tokenizer, task.name, task.train + task.heldout,
         max_prompt_tokens=r.max_prompt_tokens, max_new_tokens=r.max_new_tokens,
     )
   parts = config.num_splits * config.num_micro_batches
@@ -137,7 +196,7 @@ def setup(config: Any) -> Setup:
         " loss.aggregate='token_mean' divides all by the tokens of the batch;"
         " use another aggregate, or kind='naive'."
     )
-  return Setup(model, params, tokenizer, all_tasks)
+  return Setup(model, params, frozen, tokenizer, encode_prompt, all_tasks)
 
 
 def verifier(config: Any, run: Setup) -> tasks.Verifier:
@@ -149,25 +208,39 @@ def verifier(config: Any, run: Setup) -> tasks.Verifier:
 
 
 def sampler(
-    config: Any, run: Setup, scorer: tasks.Verifier, num_completions: int
-) -> Collect:
-  """Experience from the policy."""
+    config: Any, run: Setup,
+    make_sampler: rollout.MakeSampler = rollout.make_sampler,
+) -> rollout.Sampler:
+  """The sampler of the policy, or of another engine."""
+  ends = {run.tokenizer.eos_token_id, *run.model.config.eos_token_id}
   r = config.rollout
-  return experience.sampler(
-      run.model, run.tokenizer, scorer, run.names,
-      num_completions=num_completions, max_prompt_tokens=r.max_prompt_tokens,
-      max_new_tokens=r.max_new_tokens, temperature=r.temperature,
-      num_slots=r.num_slots or None,
+  return make_sampler(
+      run.model, max_new_tokens=r.max_new_tokens, temperature=r.temperature,
+      stop_tokens=tuple(sorted(ends)), num_slots=r.num_slots or None,
   )
 
 
-def collector(config: Any, run: Setup, scorer: tasks.Verifier) -> Collect:
+def sampled(
+    config: Any, run: Setup, sample: rollout.Sampler, scorer: tasks.Verifier,
+    num_completions: int,
+) -> Collect:
+  """Experience from the policy."""
+  return experience.sampled(
+      sample, run.encode_prompt, run.tokenizer, scorer, run.names,
+      num_completions=num_completions,
+      max_prompt_tokens=config.rollout.max_prompt_tokens,
+  )
+
+
+def collector(
+    config: Any, run: Setup, sample: rollout.Sampler, scorer: tasks.Verifier
+) -> Collect:
   """Experience for training: sampled, or the reference answers."""
-  r = config.rollout
   if config.objective == 'grpo':
-    return sampler(config, run, scorer, config.num_completions)
+    return sampled(config, run, sample, scorer, config.num_completions)
+  r = config.rollout
   return experience.references(
-      run.tokenizer, max_prompt_tokens=r.max_prompt_tokens,
+      run.encode_prompt, run.tokenizer, max_prompt_tokens=r.max_prompt_tokens,
       max_new_tokens=r.max_new_tokens,
   )
 

@@ -16,6 +16,7 @@ from gradlens.train_step import TrainState
 CONFIG, VERSIONS, MODEL, STATES = (
     'config.json', 'versions.json', 'model', 'checkpoints'
 )
+LORA = 'lora.json'  # in MODEL
 PACKAGES = ('gradlens', 'jax', 'jaxlib', 'flax', 'optax', 'numpy',
             'orbax-checkpoint', 'transformers', 'reasoning-gym')
 # What may change between a run and its continuation: none of it is trained.
@@ -131,14 +132,15 @@ class Checkpoints:
 
     Args:
       step: how many steps are done.
-      state: after them; parameters are kept apart, to be read alone.
+      state: after them; parameters are kept apart, to be read alone. What is
+        frozen is not kept with every state (see `save_model`).
       data: the position in the data, JSON-able.
     """
     if step == self.latest:
       return
     self._manager.save(step, args=ocp.args.Composite(
         params=ocp.args.StandardSave(state.params),
-        rest=ocp.args.StandardSave(state._replace(params=None)),
+        rest=ocp.args.StandardSave(state._replace(params=None, frozen=None)),
         data=ocp.args.JsonSave(data),
     ))
 
@@ -150,10 +152,14 @@ class Checkpoints:
     """
     restored = self._read(
         params=ocp.args.StandardRestore(like.params),
-        rest=ocp.args.StandardRestore(like._replace(params=None)),
+        rest=ocp.args.StandardRestore(
+            like._replace(params=None, frozen=None)
+        ),
         data=ocp.args.JsonRestore(),
     )
-    state = restored['rest']._replace(params=restored['params'])
+    state = restored['rest']._replace(
+        params=restored['params'], frozen=like.frozen
+    )
     return state, restored['data']
 
   def restore_params(self, like: Any) -> Any:
@@ -194,8 +200,33 @@ class Checkpoints:
     self._manager.close()  # waits for what is being saved
 
 
+def save_model(
+    workdir: epath.Path, model: models.Model, frozen: Any, tokenizer: Any
+) -> None:
+  """Keeps what a run's states belong to: its model, and what is frozen."""
+  folder = workdir / MODEL
+  if model.lora is None:
+    models.save_model(model, folder, tokenizer)
+  elif not (folder / LORA).exists():
+    models.save(models.build(model.config), frozen, folder, tokenizer)
+    write_json(folder / LORA, model.lora._asdict())
+
+
+def load_frozen(workdir: epath.PathLike) -> tuple[models.Model, Any]:
+  """The model of a run's states, and what is frozen beside them."""
+  folder = epath.Path(workdir) / MODEL
+  if not (folder / LORA).exists():
+    return models.load_model(folder), {}
+  base, frozen = models.load(folder)
+  lora = json.loads((folder / LORA).read_text())
+  lora = models.Lora(**lora | dict(targets=tuple(lora['targets'])))
+  return models.build(base.config, lora), frozen
+
+
 def load_model(path: epath.PathLike) -> tuple[models.Model, Any, Any]:
   """A run's or a Hugging Face directory's model, parameters and tokenizer.
+
+  The adapters of a run are added to the parameters beside them.
 
   Args:
     path: 'warm' (the small model shipped with gradlens), a run's workdir, or
@@ -209,8 +240,10 @@ def load_model(path: epath.PathLike) -> tuple[models.Model, Any, Any]:
   if not (folder / MODEL).exists():
     model, params = models.load(folder)
     return model, params, models.load_tokenizer(folder)
-  model = models.load_model(folder / MODEL)
-  like = jax.eval_shape(lambda: models.init(model, jax.random.key(0)))
+  model, frozen = load_frozen(folder)
+  like = jax.eval_shape(
+      lambda: models.split(models.init(model, jax.random.key(0)))[0]
+  )
   with Checkpoints(folder) as states:
-    params = states.restore_params(like)
-  return model, params, models.load_tokenizer(folder / MODEL)
+    params = models.join(states.restore_params(like), frozen)
+  return (*models.merge(model, params), models.load_tokenizer(folder / MODEL))

@@ -59,7 +59,8 @@ class Measurement(NamedTuple):
     intrinsic_K: of the tasks' own normalized losses.
     naive_K: the same without removing noise.
     ratio_K: of each unbiased squared norm to the quietest one's.
-    layer_shares: per block, the share of a task's unbiased squared norm.
+    layer_shares: per block, the share of a task's unbiased squared norm; NaN
+      for a task without any gradient.
   """
 
   names: list[str]
@@ -97,6 +98,8 @@ def measure(
         f'{config.data.num_train}: a prompt taken twice is not independent.'
     )
   run = build.setup(config)
+  if run.model.lora is not None:
+    _log.info('gradients are those of adapters of rank %d', run.model.lora.rank)
   rows_RxP, counts_KxS, rewards_SxK = _accumulate(
       config, run, num_prompts, num_splits
   )
@@ -126,11 +129,11 @@ def _accumulate(
   row_gradients = train_step.row_gradients(losses_fn, k)
 
   @jax.jit
-  def add(rows, params, batch, split):
+  def add(rows, frozen, params, batch, split):
     grads, counts = rows
     advantages_KxBxG = objective.advantages(batch.rewards_KxBxG)
     row = Row(batch, advantages_KxBxG, jnp.ones(k))
-    _, grads_KxP, _ = row_gradients(params, row)
+    _, grads_KxP, _ = row_gradients(frozen, params, row)
     count_K = jax.vmap(
         lambda mask: losses.row_count(mask, aggregate=aggregate)
     )(batch.mask_KxBxGxC)
@@ -143,7 +146,7 @@ def _accumulate(
   rewards = np.zeros((num_splits, k))
   batches = num_prompts // config.prompts_per_task
   for i, batch in _batches(config, run, batches):
-    rows = add(rows, run.params, batch, i % num_splits)
+    rows = add(rows, run.frozen, run.params, batch, i % num_splits)
     rewards[i % num_splits] += np.mean(batch.rewards_KxBxG, axis=(1, 2))
   grads_RxP = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), rows[0])
   return grads_RxP, rows[1], rewards * num_splits / batches
@@ -154,11 +157,13 @@ def _batches(
 ) -> Iterator[tuple[int, train_step.Batch]]:
   mixture = Mixture(run.tasks, config.prompts_per_task, config.seed)
   key = jax.random.fold_in(jax.random.key(config.seed), 3)
+  sample = build.sampler(config, run)
   with build.verifier(config, run) as verifier:
-    collect = build.collector(config, run, verifier)
+    collect = build.collector(config, run, sample, verifier)
     for i in range(count):
       step_key = jax.random.fold_in(key, i)
-      yield i, collect(run.params, mixture.batch(i), step_key).batch
+      policy = models.join(run.params, run.frozen)
+      yield i, collect(policy, mixture.batch(i), step_key).batch
       if (i + 1) % max(1, count // 10) == 0:
         _log.info('%d of %d prompts of each task', *(
             n * config.prompts_per_task for n in (i + 1, count)))
@@ -187,21 +192,24 @@ def _estimate(
   quietest = int(np.argmin(norm_sq_K(splits)))
 
   def log_ratio_K(s):
-    with np.errstate(invalid='ignore', divide='ignore'):
-      return np.log(norm_sq_K(s)) - np.log(norm_sq_K(s)[quietest])
+    return np.log(norm_sq_K(s)) - np.log(norm_sq_K(s)[quietest])
 
   whole = Interval(*gl.jackknife(norm_sq_K, splits))
+  # Unbiased squared norms may be negative, and without any gradient are 0.
+  with np.errstate(invalid='ignore', divide='ignore'):
+    ratio_K = Interval(*map(np.exp, gl.jackknife(log_ratio_K, splits)))
+    layer_shares = {
+        name: _unbiased(gram, splits, num_splits) / whole.value
+        for name, gram in blocks.items()
+    }
   return Measurement(
       names,
       Interval(*gl.jackknife(lambda r: r.mean(0), rewards_SxK)),
       whole,
       Interval(*(bound / shares_K**2 for bound in whole)),
       np.diag(gl.task_gram(gram_RxR, num_splits)),
-      Interval(*map(np.exp, gl.jackknife(log_ratio_K, splits))),
-      {
-          name: _unbiased(gram, splits, num_splits) / whole.value
-          for name, gram in blocks.items()
-      },
+      ratio_K,
+      layer_shares,
   )
 
 

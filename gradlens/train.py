@@ -18,7 +18,7 @@ import optax
 from tqdm import tqdm
 
 import gradlens as gl
-from gradlens import build, checkpoint, evaluate, metrics, models
+from gradlens import build, checkpoint, evaluate, metrics, models, rollout
 from gradlens.mixture import Mixture
 from gradlens.optimizer import Optimizer, make_optimizer
 from gradlens.report import history
@@ -171,6 +171,7 @@ def train(
     *,
     weighting: gl.Weighting | None = None,
     writers: Sequence[Any] = (),
+    make_sampler: rollout.MakeSampler = rollout.make_sampler,
 ) -> history.Run:
   """Runs, or resumes, a multi-task training run.
 
@@ -182,6 +183,7 @@ def train(
     workdir: the run's folder.
     weighting: stands in for the correction that the config names.
     writers: further metric writers (`write_scalars`, `write_texts`, `flush`).
+    make_sampler: another engine for the rollouts (see `rollout.Sampler`).
 
   Returns:
     The run's history, which `gradlens.report` reads too. It ends early if the
@@ -195,6 +197,7 @@ def train(
   run = build.setup(config)
   optimizer = make_optimizer(config, len(run.tasks), weighting)
   objective = build.objective(config)
+  sample = build.sampler(config, run, make_sampler)
   rewards = jnp.zeros((len(run.tasks), 1, 1))
   gl.check(
       optimizer.corrected, run.params, num_tasks=len(run.tasks),
@@ -205,11 +208,11 @@ def train(
   mixture = Mixture(run.tasks, config.prompts_per_task, config.seed)
   # Nothing is written before all else is found right.
   workdir = checkpoint.claim(workdir, config.to_dict())
-  models.save_model(run.model, workdir / checkpoint.MODEL, run.tokenizer)
+  checkpoint.save_model(workdir, run.model, run.frozen, run.tokenizer)
   key = jax.random.key(config.seed)
   rollout_key, evaluation_key = jax.random.split(jax.random.fold_in(key, 1))
   state = TrainState(
-      run.params, optimizer.corrected.init(run.params), rollout_key
+      run.params, optimizer.corrected.init(run.params), rollout_key, run.frozen
   )
 
   with contextlib.ExitStack() as stack:
@@ -219,7 +222,9 @@ def train(
     asked_to_end = enter(_on_sigterm())
     first = 0
     if saved.latest is not None:
-      state, data = saved.restore(state)
+      state, data = saved.restore(state._replace(
+          frozen=run.model.compute.cast(checkpoint.load_frozen(workdir)[1])
+      ))
       first = mixture.step(data)
       _log.info('resuming %s at step %d', workdir, first)
     metrics.truncate(workdir, first if first else -1)
@@ -229,9 +234,9 @@ def train(
         enter(contextlib.closing(tensorboard)),
         *writers,
     ])
-    collect = build.collector(config, run, verifier)
-    collect_heldout = build.sampler(
-        config, run, verifier, config.evaluate.num_completions
+    collect = build.collector(config, run, sample, verifier)
+    collect_heldout = build.sampled(
+        config, run, sample, verifier, config.evaluate.num_completions
     )
     progress = _Progress(
         first, config.num_steps, config.log_seconds,
@@ -243,7 +248,7 @@ def train(
 
     def evaluate_at(step: int) -> None:
       result = evaluate.evaluate(
-          collect_heldout, state.params, run.tasks, evaluation_key,
+          collect_heldout, state.policy, run.tasks, evaluation_key,
           batch_size=config.evaluate.batch_size,
       )
       evaluate.write(workdir, step, result)
@@ -260,7 +265,7 @@ def train(
       every = config.instrument_every
       train_step = steps[every > 0 and step % every == 0]
       sampled = collect(
-          state.params, mixture.batch(step), jax.random.fold_in(state.key, step)
+          state.policy, mixture.batch(step), jax.random.fold_in(state.key, step)
       )
       state, measured = train_step(state, sampled.batch)
       for _ in range(config.inner_epochs - 1):

@@ -16,11 +16,24 @@ from gradlens.rows import Row, make_rows, micro_batches, sequences
 
 
 class TrainState(NamedTuple):
-  """All that a step changes, and what it draws from."""
+  """All that a step changes, and what it needs beside a batch.
+
+  Attributes:
+    params: what is trained: all parameters, or adapters.
+    opt_state: of the optimizer.
+    key: of the run.
+    frozen: the other parameters.
+  """
 
   params: Any
   opt_state: Any
   key: jax.Array
+  frozen: Any
+
+  @property
+  def policy(self) -> Any:
+    """All parameters."""
+    return models.join(self.params, self.frozen)
 
 
 class Measured(NamedTuple):
@@ -111,8 +124,8 @@ class Totals(NamedTuple):
   tokens: jax.Array
 
 
-# (params, probes, row_R) -> (losses_R, totals_R)
-Losses = Callable[[Any, Any, Row], tuple[jax.Array, Totals]]
+# (frozen, params, probes, row_R) -> (losses_R, totals_R)
+Losses = Callable[[Any, Any, Any, Row], tuple[jax.Array, Totals]]
 
 
 def make_losses(
@@ -139,10 +152,10 @@ def make_losses(
     )
     return total / row.denominator, totals
 
-  def losses_fn(params, probes, row):
+  def losses_fn(frozen, params, probes, row):
     batch = row.batch
     return models.tapped(
-        model, params, probes,
+        model, models.join(params, frozen), probes,
         sequences(batch.prompts_KxBxT, batch.tokens_KxBxGxC),
         sequences(batch.prompt_mask_KxBxT, batch.mask_KxBxGxC),
         readout, row, start=batch.prompts_KxBxT.shape[-1] - 1,
@@ -152,12 +165,17 @@ def make_losses(
 
 
 def row_gradients(losses_fn: Losses, num_rows: int) -> Callable[..., Any]:
-  """`f(params, row_R) -> (values, grads_RxP, grams)`: stacked, uncorrected."""
+  """`f(frozen, params, row_R) -> (values, grads_RxP, grams)`, uncorrected."""
   correction = gl.correct(gl.total(), num_tasks=num_rows)
-  f = gl.value_and_grad_for(
-      correction, losses_fn, has_aux=True, blocks=models.blocks
-  )
-  return lambda params, row: f(params, correction.init(params), row)
+
+  def gradients(frozen, params, row):
+    f = gl.value_and_grad_for(
+        correction, functools.partial(losses_fn, frozen), has_aux=True,
+        blocks=models.blocks,
+    )
+    return f(params, correction.init(params), row)
+
+  return gradients
 
 
 # (state, row_R, extras) -> (values, updates, opt_state, fields of Measured)
@@ -169,12 +187,12 @@ def decomposed(
 ) -> Gradient:
   """Rows' gradients as `apply=` says, and the corrected update."""
   correct = optimizer.correction
-  value_and_grad = gl.value_and_grad_for(
-      correct, losses_fn, has_aux=True, blocks=models.blocks,
-      num_micro_batches=num_micro_batches,
-  )
 
   def gradient(state, row, extras):
+    value_and_grad = gl.value_and_grad_for(
+        correct, functools.partial(losses_fn, state.frozen), has_aux=True,
+        blocks=models.blocks, num_micro_batches=num_micro_batches,
+    )
     values, grads, grams = value_and_grad(
         state.params, state.opt_state, row, **extras
     )
@@ -200,8 +218,8 @@ def joint(
 ) -> Gradient:
   """The gradient of the sum over rows, and the plain update."""
 
-  def loss(params, row):
-    loss_R, totals_R = losses_fn(params, None, row)
+  def loss(params, frozen, row):
+    loss_R, totals_R = losses_fn(frozen, params, None, row)
     return jnp.sum(loss_R), (loss_R, totals_R)
 
   grad_fn = jax.value_and_grad(loss, has_aux=True)
@@ -210,7 +228,7 @@ def joint(
     del extras
     if num_micro_batches:
       def add(total, micro):
-        (_, values), grads = grad_fn(state.params, micro)
+        (_, values), grads = grad_fn(state.params, state.frozen, micro)
         return jax.tree.map(jnp.add, total, grads), values
 
       grads, (losses_MxR, totals) = jax.lax.scan(
@@ -218,7 +236,7 @@ def joint(
       )
       values = losses_MxR.sum(axis=0), totals
     else:
-      (_, values), grads = grad_fn(state.params, row)
+      (_, values), grads = grad_fn(state.params, state.frozen, row)
     correction, *rest = state.opt_state
     updates, new = optimizer.plain.update(grads, tuple(rest), state.params)
     # A gradient that is not finite leaves everything as it was.
@@ -271,7 +289,7 @@ def make_train_step(
     loss_R, totals = values
     if several:
       totals = jax.tree.map(lambda leaf: leaf.sum(axis=0), totals)
-    return TrainState(params, opt_state, state.key), Measured(
+    return state._replace(params=params, opt_state=opt_state), Measured(
         loss_R,
         masked.divide(totals.entropy, totals.tokens),
         masked.divide(totals.sampler_gap, totals.tokens),

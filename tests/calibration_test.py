@@ -78,7 +78,7 @@ def _instrument():
       normalize='task', instrument=True,
   )
   state = train_step.TrainState(
-      params, optimizer.corrected.init(params), jax.random.key(0)
+      params, optimizer.corrected.init(params), jax.random.key(0), {}
   )
   return jax.jit(functools.partial(
       jax.lax.map, lambda batch: step(state, batch)[1].grams

@@ -90,6 +90,18 @@ _REFUSED = {
     'nothing_kept': (['--config.checkpoint.keep=0'], 'checkpoint.keep=0'),
     'no_completions': (['--config.num_completions=0'], 'num_completions=0'),
     'temperature': (['--config.rollout.temperature=-1.0'], 'temperature=-1.0'),
+    'greedy': (['--config.rollout.temperature=0.0'], 'ature=0.0', 'above 0'),
+    'attention': (['--config.compute.attention=flash'], "'flash'", 'splash'),
+    'kernel': (
+        ['--config.compute.attention=splash'], 'needs a TPU', 'this is a cpu',
+    ),
+    'dtype': (['--config.compute.dtype=float8'], "'float8'", 'bfloat16'),
+    'adapters': (
+        ['--config.lora.rank=2', '--config.lora.targets=q+mlp'],
+        "lora.targets='q+mlp'", 'gate',
+    ),
+    'chat': (['--config.prompt.chat'], 'prompt.chat=True', 'chat template'),
+    'system': (['--config.prompt.system=Be brief.'], "'Be brief.'", 'chat'),
     'source': (
         ['--config.tasks.long.source=hf:gsm8k'],
         "task 'long'", "'hf:gsm8k'", 'rg:',

@@ -48,6 +48,13 @@ class EstimateTest(parameterized.TestCase):
         naive_K - measured.norm_sq_K.value, 0.2, rtol=0.3
     )
 
+  def test_a_task_without_gradient_has_no_shares(self):
+    for gram in self.blocks.values():
+      gram[10:] = gram[:, 10:] = 0
+    shares = self.estimate().layer_shares
+    np.testing.assert_allclose(sum(shares.values()), [1, 1, np.nan])
+    self.assertBetween(shares['a'][0], 0.2, 0.3)
+
   def test_intervals_hold_the_truth(self):
     measured = self.estimate()
     for k, truth in enumerate((64.0, 16.0, 4.0)):
@@ -93,11 +100,12 @@ class EstimateTest(parameterized.TestCase):
 class MeasureTest(parameterized.TestCase):
 
   def test_gradient_is_that_of_one_large_batch(self):
-    config = tiny_config.get_config()
+    config = tiny_config.get_config('seed=3')  # both tasks earn something
     measured = measure.measure(config, num_prompts=24, num_splits=3)
     run = build.setup(config)
+    sample = build.sampler(config, run)
     with build.verifier(config, run) as verifier:
-      collect = build.collector(config, run, verifier)
+      collect = build.collector(config, run, sample, verifier)
       mixture = Mixture(run.tasks, config.prompts_per_task, config.seed)
       key = jax.random.fold_in(jax.random.key(config.seed), 3)
       batches = []

@@ -49,7 +49,7 @@ class RowsTest(parameterized.TestCase):
         normalize=normalize,
     )
     (loss_R, _), grads, _ = _row_gradients(aggregate)(
-        joint_loss.policy()[1], row
+        {}, joint_loss.policy()[1], row
     )
     rows = joint_loss.rows(grads, R)
     error = joint_loss.distance(rows.sum(0), gradient)

@@ -38,7 +38,7 @@ def run(name, apply, blocks, num_micro_batches=1, instrument=True):
       num_micro_batches=num_micro_batches,
   ))
   state = train_step.TrainState(
-      params, optimizer.corrected.init(params), jax.random.key(0)
+      params, optimizer.corrected.init(params), jax.random.key(0), {}
   )
   seen = []
   for seed in range(2):

@@ -66,7 +66,7 @@ def _compiled(
   lead = (R,) if instrument else ()
   recorded = jax.tree.map(lambda p: jnp.zeros((*lead, *p.shape)), params)
   opt_state = (*optimizer.corrected.init(params), recorded)
-  state = train_step.TrainState(params, opt_state, jax.random.key(0))
+  state = train_step.TrainState(params, opt_state, jax.random.key(0), {})
   return state, jax.jit(step)
 
 

@@ -117,6 +117,11 @@ def _figure(panel: curves.Panel, number: int) -> str:
           f'<div class="plots">{plots}</div></figure>')
 
 
+def _trained(run: history.Run) -> str:
+  rank = run.setting('lora.rank')
+  return f'adapters of rank {rank}' if rank else 'all parameters'
+
+
 def _facts(run: history.Run) -> str:
   done = int(run.steps[-1]) if run.steps.size else 0
   total = run.setting('num_steps')
@@ -126,6 +131,7 @@ def _facts(run: history.Run) -> str:
               f'{run.setting("loss.normalize")}',
       'batch': f'{len(run.tasks)} tasks × {run.setting("prompts_per_task")} '
                f'prompts × {run.setting("num_completions")} completions',
+      'trained': _trained(run),
       'splits per task': run.setting('num_splits'),
       'temperature': run.setting('rollout.temperature'),
       'seed': run.setting('seed'),
@@ -139,7 +145,7 @@ def _note(run: history.Run, row: summary.Row) -> str:
   """How to read the summary table."""
   return escape(
       f'Averages over {curves.steps(row.steps)}. Squared norm: of what a task '
-      'adds to the joint gradient, estimated '
+      f'adds to the joint gradient of {_trained(run)}, estimated '
       + ('without bias ' if row.estimator == 'unbiased' else
          'across splits (which share a denominator, so not quite unbiased) ')
       + 'from pairs of different prompt splits; naive keeps the sampling noise '
