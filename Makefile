@@ -28,19 +28,23 @@ lint: $(INSTALLED)
 	@! grep -rnE 'noqa|type: ignore|pylint: ?disable|pragma: no|fmt: (off|skip)' \
 	  --include='*.py' --exclude-dir='.venv*' --exclude-dir=build .
 
-# What measuring costs, in ratios, with TorchJD taking turns from an environment
-# of its own. On an idle machine with 24 GiB; an hour.
-bench: $(INSTALLED) .venv-bench/installed
+# What measuring costs, in ratios, with TorchJD, TRL and Tunix taking turns from
+# environments of their own. On an idle machine with 24 GiB; an hour.
+bench: $(INSTALLED) .venv-bench/installed .venv-bench-trl/installed \
+  .venv-bench-tunix/installed
 	$(RUN) -m benchmarks.instrument --sizes=medium --rows=4,8,32 \
 	  --repeats=3 --torchjd=.venv-bench/bin/python
 	$(RUN) -m benchmarks.instrument --sizes=small --rows=2,16 \
 	  --repeats=3 --torchjd=.venv-bench/bin/python
 	$(RUN) -m benchmarks.step --config=configs/toy.py
-	$(RUN) -m benchmarks.models
+	$(RUN) -m benchmarks.depth
+	$(RUN) -m benchmarks.grpo --trl=.venv-bench-trl/bin/python \
+	  --tunix=.venv-bench-tunix/bin/python
 
-.venv-bench/installed: setup.py
-	$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/python -m pip install -q '.[bench]'
+# An environment for each extra: .venv-bench-trl has gradlens[bench-trl].
+.venv-%/installed: setup.py
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install -q '.[$*]'
 	touch $@
 
 # Trains the weights that the package ships, then puts them there.
@@ -51,7 +55,7 @@ warm-start: $(INSTALLED)
 	  --output=gradlens/models/warm
 
 clean:
-	rm -rf $(VENV) .venv-bench build gradlens.egg-info
+	rm -rf $(VENV) .venv-bench* build gradlens.egg-info
 
 # The stamp is touched last: an installation that was cut off starts again.
 $(INSTALLED): setup.py constraints.txt

@@ -42,7 +42,7 @@ def in_rows(batch: Any, num_rows: int) -> Any:
   return jax.tree.map(lambda a: a.reshape(num_rows, -1, *a.shape[1:]), batch)
 
 
-def losses_fn(model: models.Model, remat: bool = False) -> Any:
+def losses_fn(model: models.Model) -> Any:
   """A policy gradient: each row's sum over its sequences of a token mean."""
 
   def readout(head, x_NxLxD, tokens_NxL, advantages_N):
@@ -56,7 +56,7 @@ def losses_fn(model: models.Model, remat: bool = False) -> Any:
     return models.tapped(
         model, params, probes, tokens_RxNxL,
         jnp.ones(tokens_RxNxL.shape, bool), readout, tokens_RxNxL,
-        advantages_RxN, remat=remat,
+        advantages_RxN,
     )
 
   return losses

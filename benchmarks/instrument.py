@@ -44,18 +44,17 @@ def variants(
     model: models.Model, params: Any, batch: Any, num_rows: int
 ) -> dict[str, tuple[Any, tuple, int]]:
   """`{name: (function, arguments, calls)}`; twice the rows for comparison."""
-  tapped = decoder.losses_fn(model)
-  plain = decoder.losses_fn(model, remat=True)
+  losses_fn = decoder.losses_fn(model)
   layers = model.config.num_hidden_layers
   rows = decoder.in_rows(batch, num_rows)
 
   def joint(params, tokens, advantages):
     return jax.grad(
-        lambda p: plain(p, None, tokens[None], advantages[None]).sum()
+        lambda p: losses_fn(p, None, tokens[None], advantages[None]).sum()
     )(params)
 
   def one_row(params, tokens, advantages):
-    return plain(params, None, tokens[None], advantages[None])[0]
+    return losses_fn(params, None, tokens[None], advantages[None])[0]
 
   def stacked(params, *rows):
     grads_RxP = jax.vmap(jax.grad(one_row), (None, 0, 0))(params, *rows)
@@ -67,7 +66,7 @@ def variants(
         name: gl.Probe(num_rows, layers if name == 'layers' else None)
         for name in models.BLOCKS
     }
-    return lambda params, *rows: gl.value_grad_gram(tapped)(
+    return lambda params, *rows: gl.value_grad_gram(losses_fn)(
         params, probes, *rows
     )
 
@@ -76,7 +75,7 @@ def variants(
       gl.equalize_norms(), num_tasks=num_rows, apply='two_pass'
   )
   state = correction.init(params)
-  two_pass = gl.value_and_grad_for(correction, tapped, blocks=models.blocks)
+  two_pass = gl.value_and_grad_for(correction, losses_fn, blocks=models.blocks)
   first = jax.tree.map(lambda a: a[0], rows)
   found = {
       'joint': (joint, (params, *batch), 1),

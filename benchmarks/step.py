@@ -57,7 +57,7 @@ def compiled_step(
   config = ml_collections.ConfigDict(config)
   with config.unlocked():
     config.correction.name = correction
-  model, params, _ = build.load_model(config)
+  model, params, frozen, _ = build.load_model(config)
   optimizer = make_optimizer(config, len(config.tasks), None)
   step = train_step.make_train_step(
       model, optimizer, build.objective(config), num_splits=config.num_splits,
@@ -66,7 +66,7 @@ def compiled_step(
   )
   key = jax.random.key(0)
   state = train_step.TrainState(
-      params, optimizer.corrected.init(params), key
+      params, optimizer.corrected.init(params), key, frozen
   )
   batch = random_batch(config, key)
   compiled = jax.jit(step).lower(state, batch).compile()
