@@ -85,6 +85,21 @@ class GoldenTest(parameterized.TestCase):
     got = np.linalg.norm(weights @ rows)
     np.testing.assert_allclose(got, np.linalg.norm(want), rtol=1e-5)
 
+  @parameterized.parameters('normal_4x10', 'scaled_4x10')
+  def test_krum_up_to_the_tie_of_two_neighbors(self, case):
+    # With 1 of 4 byzantine a score is the distance to one neighbor, and the two
+    # that are nearest to each other have the same.
+    rows = np.array(CASES[case]['rows'])
+    apart = np.sum((rows[:, None] - rows[None]) ** 2, axis=-1)
+    scores = np.sort(apart, axis=1)[:, 1]
+    (tied,) = np.nonzero(scores < scores.min() * (1 + 1e-9))
+    self.assertLen(tied, 2)
+    for weights in (
+        CASES[case]['weights']['Krum'], weights_of(gl.krum(1), rows)
+    ):
+      self.assertIn(np.argmax(weights), tied)
+      self.assertEqual(np.sort(weights).tolist(), [0, 0, 0, 1])
+
   @parameterized.parameters(('PCGrad', gl.pcgrad), ('GradVac0.5', gl.gradvac))
   def test_of_two_tasks_whose_order_is_no_choice(self, name, make):
     rows = np.array(CASES['base_2x3']['rows'])
