@@ -54,9 +54,9 @@ def losses_fn(model: models.Model) -> Any:
 
   def losses(params, probes, tokens_RxNxL, advantages_RxN):
     return models.tapped(
-        model, params, probes, tokens_RxNxL,
-        jnp.ones(tokens_RxNxL.shape, bool), readout, tokens_RxNxL,
-        advantages_RxN,
+        model, params, probes,
+        models.Sequences(tokens_RxNxL, jnp.ones(tokens_RxNxL.shape, bool)),
+        readout, tokens_RxNxL, advantages_RxN,
     )
 
   return losses

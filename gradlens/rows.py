@@ -64,14 +64,3 @@ def micro_batches(rows: Row, count: int) -> Row:
   return Row(
       *jax.tree.map(split, (rows.batch, rows.advantages_BxG)), denominator
   )
-
-
-def sequences(
-    prompts_RxBxT: jax.Array, completions_RxBxGxC: jax.Array
-) -> jax.Array:
-  """Every completion behind its prompt: `[R, B * G, T + C]`."""
-  r, b, g, c = completions_RxBxGxC.shape
-  t = prompts_RxBxT.shape[-1]
-  repeated = jnp.broadcast_to(prompts_RxBxT[:, :, None], (r, b, g, t))
-  both = jnp.concatenate([repeated, completions_RxBxGxC], axis=-1)
-  return both.reshape(r, b * g, t + c)

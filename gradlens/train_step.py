@@ -12,7 +12,7 @@ import gradlens as gl
 from gradlens import advantages, losses, masked, models
 from gradlens.experience import Batch
 from gradlens.optimizer import Optimizer
-from gradlens.rows import Row, make_rows, micro_batches, sequences
+from gradlens.rows import Row, make_rows, micro_batches
 
 
 class TrainState(NamedTuple):
@@ -134,12 +134,10 @@ def make_losses(
 ) -> Losses:
   """Every row's contribution to the loss, by taps; and its totals."""
 
-  def readout(head, x_NxMxD, row):
+  def readout(head, x_BxGxCxD, row):
     mask = row.batch.mask_KxBxGxC
-    tokens_BxGxC = row.batch.tokens_KxBxGxC
-    # The last position says what would come after the completion.
     found = models.scores(
-        head, x_NxMxD[:, :-1].reshape(*tokens_BxGxC.shape, -1), tokens_BxGxC,
+        head, x_BxGxCxD, row.batch.tokens_KxBxGxC,
         vocab_size=model.config.vocab_size, temperature=temperature,
     )
     gap = jnp.abs(found.logprobs - row.batch.logprobs_KxBxGxC)
@@ -156,9 +154,11 @@ def make_losses(
     batch = row.batch
     return models.tapped(
         model, models.join(params, frozen), probes,
-        sequences(batch.prompts_KxBxT, batch.tokens_KxBxGxC),
-        sequences(batch.prompt_mask_KxBxT, batch.mask_KxBxGxC),
-        readout, row, start=batch.prompts_KxBxT.shape[-1] - 1,
+        models.Groups(
+            batch.prompts_KxBxT, batch.prompt_mask_KxBxT,
+            batch.tokens_KxBxGxC, batch.mask_KxBxGxC,
+        ),
+        readout, row,
     )
 
   return losses_fn

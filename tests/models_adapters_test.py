@@ -120,8 +120,8 @@ class AdaptersTest(parameterized.TestCase):
 
     def losses_fn(adapters, probes, tokens_RxNxL, mask_RxNxL):
       return models.tapped(
-          model, models.join(adapters, frozen), probes, tokens_RxNxL,
-          mask_RxNxL, readout, tokens_RxNxL,
+          model, models.join(adapters, frozen), probes,
+          models.Sequences(tokens_RxNxL, mask_RxNxL), readout, tokens_RxNxL,
       )
 
     probes = dict(layers=gl.Probe(2, model.config.num_hidden_layers))

@@ -34,6 +34,11 @@ def _reference(q, k, v, segments, window):
   return out
 
 
+def _last(q, count):
+  """Queries of the last tokens only."""
+  return q[:, q.shape[1] - count :]
+
+
 def _arrays(length, heads, kv_heads, width=64, seed=0):
   draw = np.random.default_rng(seed)
   q, k, v = (
@@ -69,9 +74,21 @@ class KernelTest(parameterized.TestCase):
     forgot = _reference(q, k, v, np.ones_like(segments), window)
     self.assertGreater(np.abs(forgot - want).max(), 0.1)
 
-  @parameterized.parameters(None, 7)
-  def test_gradients_agree(self, window):
+  @parameterized.product(
+      kernel=list(_KERNELS), count=[129, 40, 0], window=[None, 60]
+  )
+  def test_queries_of_the_last_tokens(self, kernel, count, window):
+    q, k, v, segments = _arrays(200, 4, 2)
+    run = functools.partial(_KERNELS[kernel], window=window)
+    keys = attention.KeyValue(jnp.asarray(k), jnp.asarray(v))
+    want = run(jnp.asarray(q), keys, jnp.asarray(segments))
+    got = run(jnp.asarray(_last(q, count)), keys, jnp.asarray(segments))
+    np.testing.assert_allclose(got, _last(want, count), atol=3e-6)
+
+  @parameterized.product(count=[130, 30], window=[None, 7])
+  def test_gradients_agree(self, count, window):
     q, k, v, segments = _arrays(130, 4, 2)
+    q = _last(q, count)
     q, k, v, out = (
         jnp.asarray(a, jnp.float32)
         for a in (q, k, v, np.random.default_rng(1).normal(size=q.shape))
@@ -104,6 +121,29 @@ def _decomposed(model, params, tokens, mask):
   )
 
 
+def _of_groups(model, params, tokens, mask):
+  """As two prompts a row, of 5 tokens, with three completions of 5."""
+  def losses_fn(params, probes, layout):
+    def readout(head, x_NxGxCxD, tokens_NxGxC, mask_NxGxC):
+      found = models.scores(
+          head, x_NxGxCxD, tokens_NxGxC, vocab_size=random_models.VOCAB,
+          temperature=1.0,
+      )
+      return jnp.sum(found.logprobs * mask_NxGxC)
+
+    return models.tapped(
+        model, params, probes, layout, readout, *layout[2:]
+    )
+
+  groups = models.Groups(
+      tokens[..., :5], mask[..., :5],
+      *(a[..., 5:].reshape(2, 2, 3, 5) for a in (tokens, mask)),
+  )
+  return jax.jit(gl.value_grad_gram(losses_fn))(
+      params, random_models.probes(model, 2), groups
+  )
+
+
 class ModelTest(parameterized.TestCase):
 
   def setUp(self):
@@ -117,14 +157,16 @@ class ModelTest(parameterized.TestCase):
   def model(self, family):
     return random_models.with_params(random_models.config(family, 0))
 
-  @parameterized.parameters('qwen2', 'gemma3_text')
-  def test_kernels_give_one_gradient_and_gram(self, family):
+  @parameterized.product(
+      family=['qwen2', 'gemma3_text'], losses=[_decomposed, _of_groups]
+  )
+  def test_kernels_give_one_gradient_and_gram(self, family, losses):
     model, params = self.model(family)
-    want = _decomposed(model, params, self.tokens, self.mask)
+    want = losses(model, params, self.tokens, self.mask)
     with mock.patch.dict(attention.KERNELS, splash=_INTERPRETED) as kernels:
       del kernels['plain']  # not by accident
       other = model._replace(compute=models.Compute(attention='splash'))
-      got = _decomposed(other, params, self.tokens, self.mask)
+      got = losses(other, params, self.tokens, self.mask)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(
             a, b, atol=1e-4 * float(jnp.abs(b).max())

@@ -30,9 +30,9 @@ def batch():
   return tokens, mask, jnp.array([1.0, -3.0, 0.5])
 
 
-def readout(head, x_NxMxD, tokens_NxL, scale):
+def readout(head, x_NxLxD, tokens_NxL, scale):
   """A loss that depends on all logits from position 1 on."""
-  logprobs = jax.nn.log_softmax(head(x_NxMxD))[:, :-1]
+  logprobs = jax.nn.log_softmax(head(x_NxLxD[:, 1:]))[:, :-1]
   chosen = jnp.take_along_axis(logprobs, tokens_NxL[:, 2:, None], axis=-1)
   return scale * chosen.mean()
 
@@ -40,8 +40,8 @@ def readout(head, x_NxMxD, tokens_NxL, scale):
 def losses_fn(model):
   def losses(params, probes, tokens_RxNxL, mask_RxNxL, scale_R):
     return models.tapped(
-        model, params, probes, tokens_RxNxL, mask_RxNxL, readout, tokens_RxNxL,
-        scale_R, start=1,
+        model, params, probes, models.Sequences(tokens_RxNxL, mask_RxNxL),
+        readout, tokens_RxNxL, scale_R,
     )
 
   return losses
@@ -61,7 +61,7 @@ class TappedTest(parameterized.TestCase):
     model, params = model_and_params(model_type, seed)
 
     def loss(params, tokens_NxL, mask_NxL, scale):
-      logits = models.logits(model, params, tokens_NxL, mask_NxL, start=1)
+      logits = models.logits(model, params, tokens_NxL, mask_NxL)
       return readout(lambda logits: logits, logits, tokens_NxL, scale)
 
     one = jax.jit(jax.value_and_grad(loss))

@@ -91,7 +91,8 @@ def losses_fn(model: models.Model) -> Any:
 
   def losses(params, probes, tokens_RxNxL, mask_RxNxL):
     return models.tapped(
-        model, params, probes, tokens_RxNxL, mask_RxNxL, readout, tokens_RxNxL
+        model, params, probes, models.Sequences(tokens_RxNxL, mask_RxNxL),
+        readout, tokens_RxNxL,
     )
 
   return losses

@@ -26,15 +26,16 @@ from gradlens.models.huggingface import (
     save_model,
     to_huggingface,
 )
+from gradlens.models.layouts import Groups, Sequences
 from gradlens.models.tapped import BLOCKS, REMAT, blocks, tapped
 from gradlens.models.vocabulary import Scores, policy_logprobs, scores
 from gradlens.models.weights import load, save
 
 __all__ = [
-    'BLOCKS', 'Cache', 'Compute', 'DecoderConfig', 'KERNELS', 'LINEAR', 'Lora',
-    'Model', 'REMAT', 'Scores', 'WARM', 'adapt', 'blocks', 'build', 'decode',
-    'fastest_attention', 'from_huggingface', 'init', 'join', 'load',
-    'load_model', 'load_tokenizer', 'logits', 'make_cache', 'merge',
+    'BLOCKS', 'Cache', 'Compute', 'DecoderConfig', 'Groups', 'KERNELS', 'LINEAR',
+    'Lora', 'Model', 'REMAT', 'Scores', 'Sequences', 'WARM', 'adapt', 'blocks',
+    'build', 'decode', 'fastest_attention', 'from_huggingface', 'init', 'join',
+    'load', 'load_model', 'load_tokenizer', 'logits', 'make_cache', 'merge',
     'policy_logprobs', 'prefill', 'save', 'save_model', 'scores', 'split',
     'tapped', 'to_huggingface',
 ]

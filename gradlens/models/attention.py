@@ -6,6 +6,7 @@ M counts keys, J key-value heads, Q query heads per key-value head, E their
 width; N prompts, G completions, T a prompt's tokens, C a completion's.
 """
 
+from collections.abc import Callable
 import functools
 from typing import NamedTuple
 
@@ -41,67 +42,93 @@ def _softmax(scores: jax.Array, mask: jax.Array, dtype) -> jax.Array:
   return jax.nn.softmax(scores, axis=-1).astype(dtype)
 
 
-def _mask(segments_BxL: jax.Array, window: int | None) -> jax.Array:
-  """Which keys of its own segment a token sees, bool `[B, L, M]`."""
-  index_L = jnp.arange(segments_BxL.shape[-1])
-  back_LxM = index_L[:, None] - index_L[None, :]
+def _mask(
+    segments_BxM: jax.Array, before: int, window: int | None
+) -> jax.Array:
+  """Which keys of its own segment a query sees, bool `[B, L, M]`."""
+  index_M = jnp.arange(segments_BxM.shape[-1])
+  back_LxM = index_M[before:, None] - index_M[None, :]
   seen_LxM = (back_LxM >= 0) & in_sight(back_LxM, window)
-  same_BxLxM = segments_BxL[:, :, None] == segments_BxL[:, None, :]
+  same_BxLxM = segments_BxM[:, before:, None] == segments_BxM[:, None, :]
   return seen_LxM[None] & same_BxLxM
 
 
 def plain(
-    q_BxLxHxE: jax.Array, new: KeyValue, segments_BxL: jax.Array,
+    q_BxLxHxE: jax.Array, keys: KeyValue, segments_BxM: jax.Array,
     window: int | None,
 ) -> jax.Array:
-  """The reference: all scores at once; arguments as those of `attend`."""
-  q_BxLxJxQxE = _group(q_BxLxHxE, new.k.shape[2])
+  """The reference: all scores at once.
+
+  Args:
+    q_BxLxHxE: queries of the last L of M tokens.
+    keys: keys and values of all M, `[B, M, J, E]`.
+    segments_BxM: int32; each is a run of tokens that see each other only.
+    window: how far back a token sees, itself included; None is all the way.
+
+  Returns:
+    `[B, L, H, E]`.
+  """
+  q_BxLxJxQxE = _group(q_BxLxHxE, keys.k.shape[2])
   scores = jnp.einsum(
-      'bljqe,bmje->bjqlm', q_BxLxJxQxE, new.k,
+      'bljqe,bmje->bjqlm', q_BxLxJxQxE, keys.k,
       preferred_element_type=jnp.float32,
   )
-  mask_BxLxM = _mask(segments_BxL, window)
-  weights = _softmax(scores, mask_BxLxM[:, None, None], new.v.dtype)
-  out = jnp.einsum('bjqlm,bmje->bljqe', weights, new.v)
+  before = segments_BxM.shape[1] - q_BxLxHxE.shape[1]
+  mask_BxLxM = _mask(segments_BxM, before, window)
+  weights = _softmax(scores, mask_BxLxM[:, None, None], keys.v.dtype)
+  out = jnp.einsum('bjqlm,bmje->bljqe', weights, keys.v)
   return out.reshape(q_BxLxHxE.shape)
 
 
+def _tiles(length: int) -> tuple[int, int]:
+  """A length in whole tiles, at least one, and how much is done at a time."""
+  whole = -(-max(length, 1) // _TILE) * _TILE
+  block = next(
+      size for size in (4 * _TILE, 2 * _TILE, _TILE) if whole % size == 0
+  )
+  return whole, block
+
+
 def splash(
-    q_BxLxHxE: jax.Array, new: KeyValue, segments_BxL: jax.Array,
+    q_BxLxHxE: jax.Array, keys: KeyValue, segments_BxM: jax.Array,
     window: int | None, *, interpret: bool = False,
 ) -> jax.Array:
   """Flash attention of Pallas, for TPUs (Dao et al., 2022, arXiv 2205.14135).
 
-  Arguments as those of `attend`; its mask is never whole in memory.
+  Arguments as those of `plain`; its mask is never whole in memory.
   `interpret` runs it anywhere, slowly.
   """
   length, heads = q_BxLxHxE.shape[1:3]
-  whole = -(-length // _TILE) * _TILE
-  block = next(size for size in (4 * _TILE, 2 * _TILE, _TILE)
-               if whole % size == 0)
-  shape = (whole, whole)
-  mask = splash_attention_mask.CausalMask(shape)
+  before = segments_BxM.shape[1] - length
+  (rows, q_block), (columns, block) = map(_tiles, (length, before + length))
+  shape = (rows, columns)
+  mask = splash_attention_mask.CausalMask(shape, before)
   if window is not None:
-    mask = splash_attention_mask.LocalMask(shape, (window - 1, 0), offset=0)
+    mask = splash_attention_mask.LocalMask(shape, (window - 1, 0), before)
   kernel = splash_attention_kernel.make_splash_mha_single_device(
       splash_attention_mask.MultiHeadMask([mask] * heads),
       block_sizes=splash_attention_kernel.BlockSizes(
-          *[block] * 3, *[block] * 3, *[block] * 2
+          block_q=q_block, block_kv=block, block_kv_compute=block,
+          block_q_dkv=q_block, block_kv_dkv=block, block_kv_dkv_compute=block,
+          block_q_dq=q_block, block_kv_dq=block,
       ),
       interpret=interpret,
   )
 
-  def to_tiles(a_BxLxHxE):
-    padding = [(0, 0), (0, whole - length), (0, 0), (0, 0)]
-    return jnp.pad(a_BxLxHxE, padding).swapaxes(1, 2)
+  def pad(a, whole):
+    rest = [(0, 0)] * (a.ndim - 2)
+    return jnp.pad(a, [(0, 0), (0, whole - a.shape[1]), *rest])
 
   # What is added is seen by nothing that stays: it comes last.
-  segments = jnp.pad(segments_BxL, [(0, 0), (0, whole - length)])
-  ids = splash_attention_kernel.SegmentIds(segments, segments)
-  out_BxHxLxE = jax.vmap(kernel)(
-      to_tiles(q_BxLxHxE), to_tiles(new.k), to_tiles(new.v), ids
+  ids = splash_attention_kernel.SegmentIds(
+      pad(segments_BxM[:, before:], rows), pad(segments_BxM, columns)
   )
-  return out_BxHxLxE.swapaxes(1, 2)[:, :length].astype(new.v.dtype)
+  out_BxHxLxE = jax.vmap(kernel)(
+      pad(q_BxLxHxE, rows).swapaxes(1, 2),
+      *(pad(a, columns).swapaxes(1, 2) for a in keys),
+      ids,
+  )
+  return out_BxHxLxE.swapaxes(1, 2)[:, :length].astype(keys.v.dtype)
 
 
 KERNELS = dict(plain=plain, splash=splash)
@@ -122,8 +149,9 @@ def attend(
     q_BxLxHxE: queries.
     new: keys and values, `[B, M, J, E]`.
     cache: nothing.
-    view: what is seen are segments, int32 `[B, L]`: each a run of tokens that
-      see each other only.
+    view: what is seen are segments, int32 `[B, L]`; or the masks of prompts
+      and of their completions, bool `[B, T]` and `[B, G, C]`, of which
+      L = T + G x C tokens there are: a completion sees its prompt and itself.
     kernel: a name in `KERNELS`.
     windows: of the kinds of attention, of which the view says which it is.
 
@@ -134,10 +162,49 @@ def attend(
   of_kinds = [
       functools.partial(KERNELS[kernel], window=window) for window in windows
   ]
-  if view.kind is None:
-    return of_kinds[0](q_BxLxHxE, new, view.seen)
-  # The kernels want to know their window when they are compiled.
-  return jax.lax.switch(view.kind, of_kinds, q_BxLxHxE, new, view.seen)
+
+  def run(q_BxLxHxE, keys, segments_BxM):
+    if view.kind is None:
+      return of_kinds[0](q_BxLxHxE, keys, segments_BxM)
+    # The kernels want to know their window when they are compiled.
+    return jax.lax.switch(view.kind, of_kinds, q_BxLxHxE, keys, segments_BxM)
+
+  if isinstance(view.seen, tuple):
+    return _attend_groups(run, q_BxLxHxE, new, *view.seen)
+  return run(q_BxLxHxE, new, view.seen)
+
+
+def _attend_groups(
+    run: Callable[[jax.Array, KeyValue, jax.Array], jax.Array],
+    q_BxLxHxE: jax.Array,
+    new: KeyValue,
+    mask_BxT: jax.Array,
+    mask_BxGxC: jax.Array,
+) -> jax.Array:
+  """By two runs: prompts, and completions behind copies of their keys."""
+  b, g, c = mask_BxGxC.shape
+  t = mask_BxT.shape[1]
+
+  def own(a):
+    """Of completions, `[B * G, C, ...]`."""
+    return a[:, t:].reshape(b * g, c, *a.shape[2:])
+
+  def with_prompt(a):
+    return jnp.concatenate([jnp.repeat(a[:, :t], g, axis=0), own(a)], axis=1)
+
+  of_prompts = run(
+      q_BxLxHxE[:, :t], jax.tree.map(lambda a: a[:, :t], new),
+      mask_BxT.astype(jnp.int32),
+  )
+  masks_BxL = jnp.concatenate([mask_BxT, mask_BxGxC.reshape(b, -1)], axis=1)
+  of_completions = run(
+      own(q_BxLxHxE), jax.tree.map(with_prompt, new),
+      with_prompt(masks_BxL).astype(jnp.int32),
+  )
+  return jnp.concatenate(
+      [of_prompts, of_completions.reshape(b, g * c, *of_prompts.shape[2:])],
+      axis=1,
+  )
 
 
 def attend_cached(

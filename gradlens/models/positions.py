@@ -112,6 +112,29 @@ def view(config: DecoderConfig, segments_BxL: jax.Array) -> View:
   )
 
 
+def group_view(
+    config: DecoderConfig, mask_NxT: jax.Array, mask_NxGxC: jax.Array
+) -> View:
+  """Of prompts, each with G completions behind it, T + G x C tokens.
+
+  What is seen are tokens of the prompts, bool `[kinds, N, T]`, and of the
+  completions, `[kinds, N, G, C]`.
+  """
+  n, g, c = mask_NxGxC.shape
+  length_Nx1 = jnp.sum(mask_NxT, axis=-1, keepdims=True)
+  completion_1xGC = jnp.tile(jnp.arange(c), g)[None]
+  places_NxL = jnp.concatenate(
+      [positions(mask_NxT), length_Nx1 + completion_1xGC], axis=1
+  )
+  return View(
+      *rotations(config, places_NxL),
+      tuple(
+          jnp.broadcast_to(mask, (len(config.kinds), *mask.shape))
+          for mask in (mask_NxT, mask_NxGxC)
+      ),
+  )
+
+
 def decode_view(
     config: DecoderConfig, mask_NxT: jax.Array, num_decoded: int,
     index_N: jax.Array,

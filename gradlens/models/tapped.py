@@ -1,6 +1,6 @@
 """The decoder out of taps: embedding, every layer, and the head.
 
-R rows of N sequences of L tokens. Final norm and head are one block.
+R rows, each with a layout of its tokens. Final norm and head are one block.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,7 @@ import jax
 import gradlens as gl
 from gradlens.models import adapters, positions
 from gradlens.models.forward import Model
+from gradlens.models.layouts import Groups, Sequences
 
 BLOCKS = ('embed', 'layers', 'head')
 
@@ -49,11 +50,9 @@ def tapped(
     model: Model,
     params: Any,
     probes: dict[str, gl.Probe | None] | None,
-    tokens_RxNxL: jax.Array,
-    mask_RxNxL: jax.Array,
+    layout_R: Sequences | Groups,
     readout: Callable[..., Any],
     *extra_R: Any,
-    start: int = 0,
 ) -> Any:
   """What `readout` makes of every row's hidden states, by taps.
 
@@ -63,13 +62,11 @@ def tapped(
       there is no gradient of others in its taps.
     probes: one for each of `BLOCKS`, or for the layers of a model with
       adapters; None is the plain forward pass.
-    tokens_RxNxL: int32 tokens.
-    mask_RxNxL: bool, False where a position is padding.
-    readout: `readout(head, x_NxMxD, *extra) -> y` of one row, M = L - start;
-      `head(x) -> logits` (see `scores`), and `y` is a pytree. It must not
-      close over what gradients are taken of.
+    layout_R: the tokens, and what they see.
+    readout: `readout(head, x, *extra) -> y` of one row, with the layout's
+      `states`; `head(x) -> logits` (see `scores`), and `y` is a pytree. It must
+      not close over what gradients are taken of.
     *extra_R: further arguments of `readout`, each with a leading axis of rows.
-    start: positions before it are not read out.
 
   Returns:
     `y_R`.
@@ -96,7 +93,7 @@ def tapped(
     )
     return x_NxLxD
 
-  def run_head(params, x_NxMxD, *table_and_extra):
+  def run_head(params, x, *table_and_extra):
     parts = {
         name: nnx.merge(heads[name][0], cast(own))
         for name, own in params.items()
@@ -107,20 +104,18 @@ def tapped(
     else:
       extra = table_and_extra
       project = parts['head']
-    return readout(project, parts['norm'](x_NxMxD), *extra)
+    return readout(project, parts['norm'](x), *extra)
 
   x_R = gl.tap(
       # Cast last, so that the gradients of a token add up in float32.
       lambda params, tokens_NxL: cast(nnx.merge(embed, params)(tokens_NxL)),
       owns=(lambda table: table) if tied else None,
-  )(embed_params, tokens_RxNxL, probes['embed'])
+  )(embed_params, jax.vmap(lambda own: own.tokens)(layout_R), probes['embed'])
   x_R, table = x_R if tied else (x_R, None)
   tapped_layer = _tap(
       model, run_layer, probes['layers'], extra_axes=(0, None, None)
   )
-  view_R = jax.vmap(functools.partial(positions.view, model.config))(
-      mask_RxNxL
-  )
+  view_R = jax.vmap(lambda own: own.view(model.config))(layout_R)
 
   def step(x_R, of_layer):
     own, others, kind, probe = of_layer
@@ -134,7 +129,7 @@ def tapped(
     run_head = jax.checkpoint(run_head)  # logits are too large to be kept
   return gl.tap(run_head)(
       {name: own for name, (_, own) in heads.items()},
-      x_R[:, :, start:],
+      jax.vmap(lambda own, x: own.states(x))(layout_R, x_R),
       probes['head'],
       *extra_R,
       shared=table,
