@@ -221,7 +221,7 @@ def attend_cached(
     q_NxGxHxE: queries of the new tokens.
     new: keys and values of the new tokens, `[N, G, J, E]`.
     cache: of the prompts, `[N, T, J, E]`, and of the tokens decoded before,
-      `[N, G, C, J, E]`.
+      `[N, G, J, C, E]`.
     view: what is seen are positions of the prompt, bool `[N, T]`, and of the
       completions, `[N, C]`.
 
@@ -233,7 +233,7 @@ def attend_cached(
   score = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
   scores = jnp.concatenate([
       score('ngjqe,ntje->ngjqt', q, prompt.k),
-      score('ngjqe,ngcje->ngjqc', q, completion.k),
+      score('ngjqe,ngjce->ngjqc', q, completion.k),
       score('ngjqe,ngje->ngjq', q, new.k)[..., None],
   ], axis=-1)
   mask = jnp.concatenate([
@@ -244,7 +244,7 @@ def attend_cached(
   of_prompt, of_completion, of_new = jnp.split(weights, [t, t + c], -1)
   out = (
       jnp.einsum('ngjqt,ntje->ngjqe', of_prompt, prompt.v)
-      + jnp.einsum('ngjqc,ngcje->ngjqe', of_completion, completion.v)
+      + jnp.einsum('ngjqc,ngjce->ngjqe', of_completion, completion.v)
       + of_new * new.v[:, :, :, None]
   )
   return out.reshape(q_NxGxHxE.shape)

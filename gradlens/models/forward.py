@@ -45,7 +45,7 @@ class Cache(NamedTuple):
   """Keys and values of all layers; completions of a prompt share its part."""
 
   prompt: KeyValue  # [layers, N, T, J, E]
-  completion: KeyValue  # [layers, N, G, C, J, E]
+  completion: KeyValue  # [layers, N, G, J, C, E]
   mask_NxT: jax.Array
 
 
@@ -120,7 +120,7 @@ def make_cache(
 ) -> Cache:
   """Of prompts from `prefill`, with room for completions."""
   layers, n, _, heads, width = prompt.k.shape
-  shape = (layers, n, num_completions, max_new_tokens, heads, width)
+  shape = (layers, n, num_completions, heads, max_new_tokens, width)
   empty = KeyValue(*(jnp.zeros(shape, a.dtype) for a in prompt))
   return Cache(prompt, empty, mask_NxT)
 
@@ -135,7 +135,7 @@ def decode(
     `[N, G, V]` logits of the token after it, and the cache with it.
   """
   decoder = nnx.merge(model.graphdef, model.compute.cast(params))
-  room = cache.completion.k.shape[3]
+  room = cache.completion.k.shape[4]
 
   # The completions of a prompt stand where a sequence's tokens do; the layer
   # sees N sequences of G tokens, all at the same position.
@@ -145,13 +145,17 @@ def decode(
       attention.attend_cached,
       (cache.prompt, cache.completion),
   )
-  put = jax.vmap(
-      lambda old, a, index: jax.lax.dynamic_update_index_in_dim(
-          old, a, index, 2
-      ),
-      (1, 1, 0), 1,
-  )
-  completion = jax.tree.map(
-      lambda old, a: put(old, a, index_N), cache.completion, new
-  )
+
+  def put(n, completion):
+    # One prompt at a time, in place: a scatter would copy the whole cache.
+    return jax.tree.map(
+        lambda old, a: jax.lax.dynamic_update_slice(
+            old,
+            jax.lax.dynamic_slice_in_dim(a, n, 1, 1)[:, :, :, :, None],
+            (0, n, 0, 0, index_N[n], 0),
+        ),
+        completion, new,
+    )
+
+  completion = jax.lax.fori_loop(0, len(index_N), put, cache.completion)
   return decoder.logits(x_NxGxD), cache._replace(completion=completion)
