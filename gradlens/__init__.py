@@ -36,6 +36,7 @@ from gradlens.proxy import BlockProxy, block_proxies, rank_correlation
 from gradlens.sketch import sketch
 from gradlens.state import CorrectState, task_weights
 from gradlens.summary import summarize
+from gradlens.shards import Shards
 from gradlens.tap import Shared, tap
 from gradlens.types import Stacked, Weighting
 from gradlens.value_grad import value_grad_gram, value_grad_readings
@@ -80,6 +81,7 @@ __all__ = [
     'Correction',
     'Probe',
     'Reading',
+    'Shards',
     'Shared',
     'Stacked',
     'Weighting',

@@ -8,7 +8,9 @@ from gradlens.types import PyTree
 _LARGEST = 2**32  # entries of a leaf: they are counted in 32 bits
 
 
-def sketch(grads_RxP: PyTree, size: int) -> jax.Array:
+def sketch(
+    grads_RxP: PyTree, size: int, part: jax.Array | None = None
+) -> jax.Array:
   r"""A count sketch of every row; sketches of micro-batches add up.
 
   Entry i of a leaf goes, with a random sign, to one of `size` buckets, the same
@@ -32,6 +34,8 @@ def sketch(grads_RxP: PyTree, size: int) -> jax.Array:
   Args:
     grads_RxP: a pytree of `[R, *param]`.
     size: numbers per row.
+    part: the number of the shard, if leaves are shards of parameters: sketches
+      of all shards add up to one of the whole. None is no shard.
 
   Returns:
     `[R, size]`, float32.
@@ -57,7 +61,7 @@ def sketch(grads_RxP: PyTree, size: int) -> jax.Array:
   if size < 1:
     raise ValueError(f'a sketch of size={size} holds nothing')
   return sum(
-      _leaf_sketch(leaf, size, salt)
+      _leaf_sketch(leaf, size, salt, part)
       for salt, leaf in enumerate(jax.tree.leaves(grads_RxP))
   )
 
@@ -72,7 +76,9 @@ def sketch_gram(sketch_RxN: jax.Array) -> jax.Array:
   )
 
 
-def _leaf_sketch(leaf_RxP: jax.Array, size: int, salt: int) -> jax.Array:
+def _leaf_sketch(
+    leaf_RxP: jax.Array, size: int, salt: int, part: jax.Array | None
+) -> jax.Array:
   num_rows = leaf_RxP.shape[0]
   flat_RxN = leaf_RxP.reshape(num_rows, -1)
   num_entries = flat_RxN.shape[1]
@@ -80,14 +86,17 @@ def _leaf_sketch(leaf_RxP: jax.Array, size: int, salt: int) -> jax.Array:
     raise ValueError(f'a leaf of {num_entries} entries exceeds {_LARGEST}')
   num_runs = -(-num_entries // size)
   padding = num_runs * size - num_entries
+  own = jnp.uint32(0)  # Entries of other shards have other numbers.
+  if part is not None:
+    own = _hash(part.astype(jnp.uint32), 2 * salt)
 
   def add_run(total_RxN, run):
     start = run * size
     run_RxN = jax.lax.dynamic_slice_in_dim(padded_RxN, start, size, axis=1)
     index_N = start.astype(jnp.uint32) + jnp.arange(size, dtype=jnp.uint32)
-    odd_N = _hash(index_N, 2 * salt) & 1
+    odd_N = _hash(index_N + own, 2 * salt) & 1
     signed_RxN = jnp.where(odd_N == 1, -run_RxN, run_RxN).astype(jnp.float32)
-    shift = _hash(run.astype(jnp.uint32), 2 * salt + 1) % size
+    shift = _hash(run.astype(jnp.uint32) + own, 2 * salt + 1) % size
     twice_RxN = jnp.concatenate([signed_RxN, signed_RxN], axis=1)
     turned_RxN = jax.lax.dynamic_slice_in_dim(twice_RxN, shift, size, axis=1)
     return total_RxN + turned_RxN, None

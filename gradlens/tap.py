@@ -1,7 +1,8 @@
 """Tap: task gradients met, measured and combined inside the backward pass."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,20 +13,25 @@ from gradlens.gram import gram
 from gradlens.probe import Probe, Reading, is_probe
 from gradlens.residuals import keep
 from gradlens.rule import weighted_sum
+from gradlens.shards import Dims, Shards
 from gradlens.sketch import sketch
 from gradlens.types import PyTree
 
 
-class Shared(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Shared:
   """A leaf that a block owns, and that other blocks read.
 
   Attributes:
     leaf: the parameter, for the other blocks.
     handle_RxP: zeros that nothing reads; the way back of the rows' gradients.
+    dims: along which its leaves are split over devices (see `Shards`).
   """
 
   leaf: PyTree
   handle_RxP: PyTree
+  dims: Dims = dataclasses.field(default=(), metadata=dict(static=True))
 
 
 def tap(
@@ -33,7 +39,7 @@ def tap(
     *,
     owns: Callable[[PyTree], PyTree] | None = None,
     extra_axes: int | None | tuple[int | None, ...] = 0,
-    axis_name: str | tuple[str, ...] | None = None,
+    shards: Shards | None = None,
     remat: bool = True,
 ) -> Callable[..., PyTree]:
   r"""Runs a block on all rows, and decomposes its gradient on the way back.
@@ -63,8 +69,9 @@ def tap(
       there to here R x leaf is alive on the way back.
     extra_axes: the row axis of `extra`, or None where all rows share them, such
       as positions and masks. No gradient is taken of them.
-    axis_name: mesh axes of an enclosing `shard_map` over which the examples of
-      each row are spread: the rows' gradients are summed over them.
+    shards: how rows, examples and parameters are spread over the mesh axes of an
+      enclosing `shard_map`. `fn` gets whole parameters; everything else that is
+      of parameters is of this device's shards, and `x_R` of its own rows.
     remat: compute the block again on the way back. If not, a policy says what
       is kept by `fn` in `jax.checkpoint(fn, policy=...)`.
 
@@ -94,42 +101,61 @@ def tap(
    [3. 5.]]
   """
 
-  def run(params, leaf, x_R, extra):
+  def whole(params, others):
+    """What `fn` gets of the parameters: its own, and leaves that others own."""
+    leaves = tuple(other.leaf for other in others)
+    if shards is None:
+      return params, leaves
+    return shards.gather(params, shards.dims(params)), tuple(
+        shards.gather(other.leaf, other.dims) for other in others
+    )
+
+  def share(params, num_rows):
+    dims = () if shards is None else shards.dims(params)
+    return _share(owns, params, num_rows, dims)
+
+  def run(params, others, x_R, extra):
+    params, leaves = whole(params, others)
+
     def one_row(x, extra):
-      return fn(params, x, *leaf, *extra)
+      return fn(params, x, *leaves, *extra)
 
     return jax.vmap(one_row, (0, _axes(extra, extra_axes)))(x_R, extra)
 
   @jax.custom_vjp
-  def tapped(params, leaf, x_R, reading, handle, probe, extra):
+  def tapped(params, others, x_R, reading, handle, probe, extra):
     del reading, handle
-    y_R = run(params, leaf, x_R, extra)
-    return y_R if owns is None else (y_R, _share(owns(params), probe.num_rows))
+    y_R = run(params, others, x_R, extra)
+    return y_R if owns is None else (y_R, share(params, probe.num_rows))
 
-  def pullback(params, leaf, x, *extra):
+  def pullback(params, leaves, x, *extra):
     return jax.vjp(
-        lambda params, leaf, x: fn(params, x, *leaf, *extra), params, leaf, x
+        lambda params, leaves, x: fn(params, x, *leaves, *extra),
+        params, leaves, x,
     )
 
-  def forward(params, leaf, x_R, reading, handle, probe, extra):
+  def forward(params, others, x_R, reading, handle, probe, extra):
     if remat:
-      y_R = tapped(params, leaf, x_R, reading, handle, probe, extra)
-      return y_R, (params, probe, (leaf, x_R, extra))
+      y_R = tapped(params, others, x_R, reading, handle, probe, extra)
+      return y_R, (params, others, probe, (x_R, extra))
     axes = (None, None, 0, *_axes(extra, extra_axes))
-    y_R, saved = keep(pullback, axes, params, leaf, x_R, *extra)
+    y_R, saved = keep(pullback, axes, *whole(params, others), x_R, *extra)
     if owns is not None:
-      y_R = y_R, _share(owns(params), probe.num_rows)
-    return y_R, (params, probe, saved)
+      y_R = y_R, share(params, probe.num_rows)
+    return y_R, (params, others, probe, saved)
 
-  def pull_rows(params, saved, dy_R):
+  def pull_rows(params, others, saved, dy_R):
     if not remat:
       return saved.pull(_float_leaves(dy_R), _cotangent)
-    leaf, x_R, extra = saved
+    x_R, extra = saved
     # Not before dy is there, or the compiler keeps all blocks' insides instead.
-    x_R, dy_R = jax.lax.optimization_barrier((x_R, _float_leaves(dy_R)))
+    params, others, x_R, dy_R = jax.lax.optimization_barrier(
+        (params, others, x_R, _float_leaves(dy_R))
+    )
+    params, leaves = whole(params, others)
 
     def one_row(x, dy, extra):
-      y, pull = pullback(params, leaf, x, *extra)
+      y, pull = pullback(params, leaves, x, *extra)
       return pull(_cotangent(y, dy))
 
     return jax.vmap(one_row, (0, 0, _axes(extra, extra_axes)))(
@@ -137,16 +163,20 @@ def tap(
     )
 
   def backward(residuals, cotangent):
-    params, probe, saved = residuals
+    params, others, probe, saved = residuals
     dy_R, dshared = (cotangent, None) if owns is None else cotangent
-    grads_RxP, dhandle_RxP, dx_R = pull_rows(params, saved, dy_R)
+    grads_RxP, dhandle_RxP, dx_R = pull_rows(params, others, saved, dy_R)
+    if shards is not None:
+      grads_RxP = shards.exchange(grads_RxP, params, shards.dims(params))
+      dhandle_RxP = tuple(
+          shards.exchange(rows, other.leaf, other.dims)
+          for rows, other in zip(dhandle_RxP, others, strict=True)
+      )
     if owns is not None:
       _, place = jax.vjp(owns, params)
       (by_others_RxP,) = jax.vmap(place)(dshared.handle_RxP)
       grads_RxP = jax.tree.map(jnp.add, grads_RxP, by_others_RxP)
-    if axis_name is not None:
-      grads_RxP = jax.lax.psum(grads_RxP, axis_name)
-    reading = _read(grads_RxP, probe)
+    reading = _read(grads_RxP, params, probe, shards)
     weights_R, kept_R = _weigh(reading.gram_RxR, probe)
     grads = jax.tree.map(
         lambda rows, param: weighted_sum(rows, weights_R, kept_R).astype(
@@ -163,15 +193,17 @@ def tap(
   tapped.defvjp(forward, backward)
 
   def call(params, x_R, probe, *extra, shared=None):
-    leaf = () if shared is None else (shared.leaf,)
+    others = ()
+    if shared is not None:
+      others = (dataclasses.replace(shared, handle_RxP=None),)
     if probe is None:
-      y_R = run(params, leaf, x_R, extra)
-      return y_R if owns is None else (y_R, Shared(owns(params), None))
-    _check_probe(probe, x_R)
+      y_R = run(params, others, x_R, extra)
+      return y_R if owns is None else (y_R, share(params, None))
+    _check_probe(probe, x_R, 1 if shards is None else shards.num_groups)
     if shared is not None and shared.handle_RxP is None:
       raise ValueError('the tap that owns the shared leaf has no probe')
     handle = () if shared is None else (shared.handle_RxP,)
-    return tapped(params, leaf, x_R, probe.reading, handle, probe, extra)
+    return tapped(params, others, x_R, probe.reading, handle, probe, extra)
 
   return call
 
@@ -183,11 +215,21 @@ def _axes(
   return axis if extra and isinstance(axis, tuple) else (axis,) * len(extra)
 
 
-def _share(leaf: PyTree, num_rows: int) -> Shared:
-  return Shared(
-      leaf,
-      jax.tree.map(lambda a: jnp.zeros((num_rows, *a.shape), a.dtype), leaf),
-  )
+def _share(
+    owns: Callable[[PyTree], PyTree], params: PyTree, num_rows: int | None,
+    dims: Dims,
+) -> Shared:
+  """What a block hands to others; with a handle, if rows are asked for."""
+  leaf, handle_RxP = owns(params), None
+  if num_rows is not None:
+    handle_RxP = jax.tree.map(
+        lambda a: jnp.zeros((num_rows, *a.shape), a.dtype), leaf
+    )
+  treedef = jax.tree.structure(params)
+  if dims:
+    picked = owns(treedef.unflatten(range(treedef.num_leaves)))
+    dims = tuple(dims[i] for i in jax.tree.leaves(picked))
+  return Shared(leaf, handle_RxP, dims)
 
 
 def _float_leaves(tree: PyTree) -> list[jax.Array]:
@@ -207,9 +249,13 @@ def _cotangent(y: PyTree, float_leaves: list[jax.Array]) -> PyTree:
   )
 
 
-def _read(grads_RxP: PyTree, probe: Probe) -> Reading:
+def _read(
+    grads_RxP: PyTree, params: PyTree, probe: Probe, shards: Shards | None
+) -> Reading:
   """All that the probe asks for, of one block's stacked gradients."""
   asked, given = probe.reading, probe.given
+  if shards is not None:
+    grads_RxP = shards.once(grads_RxP, shards.dims(params))
   reading = Reading(gram(grads_RxP))
   if asked.metric_gram_RxR is not None:
     scaled_RxP = in_metric(grads_RxP, given.metric)
@@ -218,8 +264,9 @@ def _read(grads_RxP: PyTree, probe: Probe) -> Reading:
     reading = reading._replace(along_R=inner(grads_RxP, given.direction))
   if asked.sketch_RxN is not None:
     size = asked.sketch_RxN.shape[-1]
-    reading = reading._replace(sketch_RxN=sketch(grads_RxP, size))
-  return reading
+    part = None if shards is None else shards.part
+    reading = reading._replace(sketch_RxN=sketch(grads_RxP, size, part))
+  return reading if shards is None else shards.total(reading)
 
 
 def _weigh(gram_RxR: jax.Array, probe: Probe) -> tuple[jax.Array, jax.Array]:
@@ -232,7 +279,7 @@ def _weigh(gram_RxR: jax.Array, probe: Probe) -> tuple[jax.Array, jax.Array]:
   return rule.rows(weighed.weights_K), rule.rows(kept_K)
 
 
-def _check_probe(probe: Any, x_R: PyTree) -> None:
+def _check_probe(probe: Any, x_R: PyTree, num_groups: int) -> None:
   if not is_probe(probe):
     raise TypeError(f'a tap takes a gl.Probe or None, got {type(probe)}')
   shape = probe.reading.gram_RxR.shape
@@ -242,8 +289,9 @@ def _check_probe(probe: Any, x_R: PyTree) -> None:
         'their parameters, as jax.lax.scan(step, x_R, (params, probe))'
     )
   for path, leaf in jax.tree_util.tree_leaves_with_path(x_R):
-    if jnp.shape(leaf)[:1] != (probe.num_rows,):
+    if jnp.shape(leaf)[:1] != (probe.num_rows / num_groups,):
+      groups = '' if num_groups == 1 else f' in {num_groups} groups of devices'
       raise ValueError(
           f'x_R{jax.tree_util.keystr(path)} has shape {jnp.shape(leaf)}, but '
-          f'the probe has {probe.num_rows} rows, which lead every leaf'
+          f'the probe has {probe.num_rows} rows{groups}, which lead every leaf'
       )

@@ -172,7 +172,7 @@ class ShardedTest(parameterized.TestCase):
     def step(params, *batch):
       def losses_fn(params, probes, *batch):
         return 0.5 * decoder.losses_fn(
-            tied, params, probes, *batch, axis_name='data'
+            tied, params, probes, *batch, shards=gl.Shards(examples=('data',))
         )
 
       losses_R, grads, grams = gl.value_grad_gram(losses_fn)(

@@ -34,12 +34,12 @@ def params(tied, seed=0):
   }
 
 
-def batch(num_rows=R, seed=1):
+def batch(num_rows=R, seed=1, size=B):
   """Tokens `[R, B, L]` and advantages `[R, B]`."""
   rng = np.random.default_rng(seed)
-  tokens = jnp.asarray(rng.integers(0, V, (num_rows, B, L)))
+  tokens = jnp.asarray(rng.integers(0, V, (num_rows, size, L)))
   scale = np.arange(1, num_rows + 1)[:, None]
-  advantages = rng.normal(size=(num_rows, B)) * scale
+  advantages = rng.normal(size=(num_rows, size)) * scale
   return tokens, jnp.asarray(advantages, jnp.float32)
 
 
@@ -81,9 +81,9 @@ def mask():
   return jnp.asarray(lower / lower.sum(1, keepdims=True), jnp.float32)
 
 
-def losses_fn(tied, p, probes, tokens_RxBxL, advantages_RxB, axis_name=None):
+def losses_fn(tied, p, probes, tokens_RxBxL, advantages_RxB, shards=None):
   """The model out of taps: embedding, scanned layers, head."""
-  tap = functools.partial(gl.tap, axis_name=axis_name)
+  tap = functools.partial(gl.tap, shards=shards)
   owns = (lambda p: p['table']) if tied else None
   x_R = tap(embed, owns=owns)(p['embed'], tokens_RxBxL, probes['embed'])
   x_R, shared = x_R if tied else (x_R, None)
