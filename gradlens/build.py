@@ -1,9 +1,11 @@
 """Build: everything that a run needs, from its config, before any work."""
 
 import functools
+import logging
 from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import Mesh
 from transformers import ByT5Tokenizer
 
 from gradlens import (
@@ -18,6 +20,8 @@ from gradlens import (
 from gradlens.experience import Collect
 from gradlens.optimizer import choose
 
+_log = logging.getLogger(__name__)
+
 
 class Setup(NamedTuple):
   """A model with its first parameters, its tokenizer and its tasks.
@@ -29,6 +33,7 @@ class Setup(NamedTuple):
     tokenizer: of the model.
     encode_prompt: a record's prompt to tokens.
     tasks: in the order of every array's task axis.
+    mesh: of the devices; None is the first one.
   """
 
   model: models.Model
@@ -37,6 +42,7 @@ class Setup(NamedTuple):
   tokenizer: Any
   encode_prompt: text.Encode
   tasks: list[tasks.Task]
+  mesh: Mesh | None
 
   @property
   def names(self) -> list[str]:
@@ -83,9 +89,32 @@ def _compute(config: Any) -> models.Compute:
   return models.Compute(config.compute.dtype, attention, config.compute.remat)
 
 
-def load_model(config: Any) -> tuple[models.Model, Any, Any, Any]:
+def make_mesh(config: Any) -> Mesh | None:
+  """The devices of a config; None is the first one.
+
+  Raises:
+    ValueError: it asks for more or fewer than there are.
+  """
+  sizes = config.mesh.to_dict()
+  if set(sizes.values()) == {1}:
+    if jax.device_count() > 1:
+      _log.warning(
+          '%d devices, and config.mesh takes one of them', jax.device_count()
+      )
+    return None
+  try:
+    return models.make_mesh(
+        **sizes, num_rows=len(config.tasks) * config.num_splits
+    )
+  except ValueError as error:
+    raise ValueError(f'config.mesh: {error}') from error
+
+
+def load_model(
+    config: Any, mesh: Mesh | None = None
+) -> tuple[models.Model, Any, Any, Any]:
   """Model, trained and frozen parameters, and tokenizer."""
-  model, params, tokenizer = _first_model(config)
+  model, params, tokenizer = _first_model(config, mesh)
   model = model._replace(compute=_compute(config))
   if not config.lora.rank:
     return model, params, {}, tokenizer
@@ -95,15 +124,20 @@ def load_model(config: Any) -> tuple[models.Model, Any, Any, Any]:
   )
   key = jax.random.fold_in(jax.random.key(config.seed), 2)
   model, adapters = models.adapt(model, lora, key)
+  adapters = jax.device_put(
+      adapters, models.shardings(mesh, models.specs(adapters))
+  )
   # What is not trained need not be more precise than its products.
   return model, adapters, model.compute.cast(params), tokenizer
 
 
-def _first_model(config: Any) -> tuple[models.Model, Any, Any]:
+def _first_model(
+    config: Any, mesh: Mesh | None
+) -> tuple[models.Model, Any, Any]:
   """From `init_from`, or drawn at random."""
   if config.init_from:
     try:
-      return checkpoint.load_model(config.init_from)
+      return checkpoint.load_model(config.init_from, mesh)
     except (FileNotFoundError, ValueError) as error:
       raise ValueError(
           f'config.init_from={config.init_from!r}: {error}'
@@ -113,7 +147,12 @@ def _first_model(config: Any) -> tuple[models.Model, Any, Any]:
       **config.model, eos_token_id=(tokenizer.eos_token_id,)
   ))
   key = jax.random.fold_in(jax.random.key(config.seed), 0)
-  return model, models.init(model, key), tokenizer
+  init = functools.partial(models.init, model)
+  if mesh is not None:
+    # Each device draws its own shards.
+    specs = models.specs(jax.eval_shape(init, key))
+    init = jax.jit(init, out_shardings=models.shardings(mesh, specs))
+  return model, init(key), tokenizer
 
 
 # The smallest values that mean anything, and the names there are.
@@ -124,6 +163,7 @@ _AT_LEAST = {
     'rollout.num_slots': 0, 'evaluate.every': 1,
     'evaluate.batch_size': 1, 'evaluate.num_completions': 1,
     'checkpoint.every': 1, 'checkpoint.keep': 1, 'lora.rank': 0,
+    'mesh.task': 1, 'mesh.fsdp': 1, 'mesh.tensor': 1,
 }
 _CHOICES = {
     'loss.aggregate': ('token_mean', 'sequence_mean', 'fixed_length'),
@@ -160,7 +200,8 @@ def setup(config: Any) -> Setup:
   """
   _check_values(config)
   all_tasks = load_tasks(config)
-  model, params, frozen, tokenizer = load_model(config)
+  mesh = make_mesh(config)
+  model, params, frozen, tokenizer = load_model(config, mesh)
   r = config.rollout
   context = model.config.max_position_embeddings
   if r.max_prompt_tokens + r.max_new_tokens > context:
@@ -189,6 +230,11 @@ def setup(config: Any) -> Setup:
         f' num_splits={config.num_splits} x num_micro_batches='
         f'{config.num_micro_batches}.'
     )
+  if mesh is not None:
+    try:
+      models.check_mesh(mesh, model.config, config.prompts_per_task // parts)
+    except ValueError as error:
+      raise ValueError(f'config.mesh: {error}') from error
   kind = config.correction.kind
   if kind != 'naive' and config.loss.aggregate == 'token_mean':
     raise ValueError(
@@ -196,7 +242,9 @@ def setup(config: Any) -> Setup:
         " loss.aggregate='token_mean' divides all by the tokens of the batch;"
         " use another aggregate, or kind='naive'."
     )
-  return Setup(model, params, frozen, tokenizer, encode_prompt, all_tasks)
+  return Setup(
+      model, params, frozen, tokenizer, encode_prompt, all_tasks, mesh
+  )
 
 
 def verifier(config: Any, run: Setup) -> tasks.Verifier:
@@ -209,9 +257,11 @@ def verifier(config: Any, run: Setup) -> tasks.Verifier:
 
 def sampler(
     config: Any, run: Setup,
-    make_sampler: rollout.MakeSampler = rollout.make_sampler,
+    make_sampler: rollout.MakeSampler | None = None,
 ) -> rollout.Sampler:
   """The sampler of the policy, or of another engine."""
+  if make_sampler is None:
+    make_sampler = functools.partial(rollout.make_sampler, mesh=run.mesh)
   ends = {run.tokenizer.eos_token_id, *run.model.config.eos_token_id}
   r = config.rollout
   return make_sampler(

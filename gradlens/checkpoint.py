@@ -8,6 +8,7 @@ from typing import Any
 
 from etils import epath
 import jax
+from jax.sharding import Mesh
 import orbax.checkpoint as ocp
 
 from gradlens import models
@@ -20,7 +21,7 @@ LORA = 'lora.json'  # in MODEL
 PACKAGES = ('gradlens', 'jax', 'jaxlib', 'flax', 'optax', 'numpy',
             'orbax-checkpoint', 'transformers', 'reasoning-gym')
 # What may change between a run and its continuation: none of it is trained.
-_FREE = ('log_seconds', 'checkpoint.', 'evaluate.')
+_FREE = ('log_seconds', 'checkpoint.', 'evaluate.', 'mesh.')
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
@@ -212,18 +213,40 @@ def save_model(
     write_json(folder / LORA, model.lora._asdict())
 
 
-def load_frozen(workdir: epath.PathLike) -> tuple[models.Model, Any]:
+def load_frozen(
+    workdir: epath.PathLike, mesh: Mesh | None = None
+) -> tuple[models.Model, Any]:
   """The model of a run's states, and what is frozen beside them."""
   folder = epath.Path(workdir) / MODEL
   if not (folder / LORA).exists():
     return models.load_model(folder), {}
-  base, frozen = models.load(folder)
+  base, frozen = _load(folder, mesh)
   lora = json.loads((folder / LORA).read_text())
   lora = models.Lora(**lora | dict(targets=tuple(lora['targets'])))
   return models.build(base.config, lora), frozen
 
 
-def load_model(path: epath.PathLike) -> tuple[models.Model, Any, Any]:
+def _shapes(model: models.Model, mesh: Mesh | None) -> Any:
+  """Of all parameters, with the shards that they lie in."""
+  shapes = jax.eval_shape(lambda: models.init(model, jax.random.key(0)))
+  return jax.tree.map(
+      lambda a, own: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=own),
+      shapes, models.shardings(mesh, models.specs(shapes)),
+  )
+
+
+def _load(
+    folder: epath.PathLike, mesh: Mesh | None
+) -> tuple[models.Model, Any]:
+  shapes = _shapes(models.load_model(folder), mesh)
+  return models.load(
+      folder, shardings=jax.tree.map(lambda a: a.sharding, shapes)
+  )
+
+
+def load_model(
+    path: epath.PathLike, mesh: Mesh | None = None
+) -> tuple[models.Model, Any, Any]:
   """A run's or a Hugging Face directory's model, parameters and tokenizer.
 
   The adapters of a run are added to the parameters beside them.
@@ -231,6 +254,7 @@ def load_model(path: epath.PathLike) -> tuple[models.Model, Any, Any]:
   Args:
     path: 'warm' (the small model shipped with gradlens), a run's workdir, or
       a Hugging Face model directory.
+    mesh: that the parameters are to lie on; None is the first device.
 
   Raises:
     ValueError: nothing of the kind is there, or it cannot be read.
@@ -238,12 +262,10 @@ def load_model(path: epath.PathLike) -> tuple[models.Model, Any, Any]:
   """
   folder = models.WARM if path == 'warm' else epath.Path(path)
   if not (folder / MODEL).exists():
-    model, params = models.load(folder)
+    model, params = _load(folder, mesh)
     return model, params, models.load_tokenizer(folder)
-  model, frozen = load_frozen(folder)
-  like = jax.eval_shape(
-      lambda: models.split(models.init(model, jax.random.key(0)))[0]
-  )
+  model, frozen = load_frozen(folder, mesh)
+  like, _ = models.split(_shapes(model, mesh))
   with Checkpoints(folder) as states:
     params = models.join(states.restore_params(like), frozen)
   return (*models.merge(model, params), models.load_tokenizer(folder / MODEL))

@@ -13,6 +13,7 @@ from clu import metric_writers
 from etils import epath
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 import ml_collections
 import optax
 from tqdm import tqdm
@@ -149,20 +150,33 @@ class _Recorder:
 
 
 def _make_steps(
-    config: ml_collections.ConfigDict, model: models.Model,
+    config: ml_collections.ConfigDict, run: build.Setup,
     optimizer: Optimizer, objective: Objective,
 ) -> dict[bool, Any]:
   """The compiled step, with and without the decomposition."""
   make = functools.partial(
-      make_train_step, model, optimizer, objective,
+      make_train_step, run.model, optimizer, objective,
       num_splits=config.num_splits, temperature=config.rollout.temperature,
       aggregate=config.loss.aggregate, normalize=config.loss.normalize,
-      num_micro_batches=config.num_micro_batches,
+      num_micro_batches=config.num_micro_batches, mesh=run.mesh,
   )
   return {
       instrument: jax.jit(make(instrument=instrument), donate_argnums=0)
       for instrument in (True, False)
   }
+
+
+def _first_state(
+    run: build.Setup, optimizer: Optimizer, key: jax.Array
+) -> TrainState:
+  """With moments where their parameters are."""
+  init = optimizer.corrected.init
+  if run.mesh is not None:
+    shapes = jax.eval_shape(init, run.params)
+    specs = models.like(shapes, run.params, models.specs(run.params))
+    init = jax.jit(init, out_shardings=models.shardings(run.mesh, specs))
+    key = jax.device_put(key, models.shardings(run.mesh, PartitionSpec()))
+  return TrainState(run.params, init(run.params), key, run.frozen)
 
 
 def train(
@@ -171,7 +185,7 @@ def train(
     *,
     weighting: gl.Weighting | None = None,
     writers: Sequence[Any] = (),
-    make_sampler: rollout.MakeSampler = rollout.make_sampler,
+    make_sampler: rollout.MakeSampler | None = None,
 ) -> history.Run:
   """Runs, or resumes, a multi-task training run.
 
@@ -183,7 +197,8 @@ def train(
     workdir: the run's folder.
     weighting: stands in for the correction that the config names.
     writers: further metric writers (`write_scalars`, `write_texts`, `flush`).
-    make_sampler: another engine for the rollouts (see `rollout.Sampler`).
+    make_sampler: another engine for the rollouts (see `rollout.Sampler`); None
+      is the policy's own.
 
   Returns:
     The run's history, which `gradlens.report` reads too. It ends early if the
@@ -204,16 +219,14 @@ def train(
       num_splits=config.num_splits, apply=config.correction.apply,
       **objective.extras(rewards),
   )
-  steps = _make_steps(config, run.model, optimizer, objective)
+  steps = _make_steps(config, run, optimizer, objective)
   mixture = Mixture(run.tasks, config.prompts_per_task, config.seed)
   # Nothing is written before all else is found right.
   workdir = checkpoint.claim(workdir, config.to_dict())
   checkpoint.save_model(workdir, run.model, run.frozen, run.tokenizer)
   key = jax.random.key(config.seed)
   rollout_key, evaluation_key = jax.random.split(jax.random.fold_in(key, 1))
-  state = TrainState(
-      run.params, optimizer.corrected.init(run.params), rollout_key, run.frozen
-  )
+  state = _first_state(run, optimizer, rollout_key)
 
   with contextlib.ExitStack() as stack:
     enter = stack.enter_context
@@ -223,7 +236,7 @@ def train(
     first = 0
     if saved.latest is not None:
       state, data = saved.restore(state._replace(
-          frozen=run.model.compute.cast(checkpoint.load_frozen(workdir)[1])
+          frozen=run.model.compute.cast(checkpoint.load_frozen(workdir, run.mesh)[1])
       ))
       first = mixture.step(data)
       _log.info('resuming %s at step %d', workdir, first)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
 import optax
 
 import gradlens as gl
@@ -130,9 +131,13 @@ Losses = Callable[[Any, Any, Any, Row], tuple[jax.Array, Totals]]
 
 def make_losses(
     model: models.Model, objective: Objective, *, temperature: float,
-    aggregate: str,
+    aggregate: str, shards: gl.Shards | None = None,
 ) -> Losses:
-  """Every row's contribution to the loss, by taps; and its totals."""
+  """Every row's contribution to the loss, by taps; and its totals.
+
+  With `shards` of an enclosing `shard_map`: from this device's rows and
+  parameters, of all rows.
+  """
 
   def readout(head, x_BxGxCxD, row):
     mask = row.batch.mask_KxBxGxC
@@ -152,14 +157,15 @@ def make_losses(
 
   def losses_fn(frozen, params, probes, row):
     batch = row.batch
-    return models.tapped(
+    values_R = models.tapped(
         model, models.join(params, frozen), probes,
         models.Groups(
             batch.prompts_KxBxT, batch.prompt_mask_KxBxT,
             batch.tokens_KxBxGxC, batch.mask_KxBxGxC,
         ),
-        readout, row,
+        readout, row, shards=shards,
     )
+    return values_R if shards is None else shards.collect(values_R)
 
   return losses_fn
 
@@ -181,21 +187,67 @@ def row_gradients(losses_fn: Losses, num_rows: int) -> Callable[..., Any]:
 # (state, row_R, extras) -> (values, updates, opt_state, fields of Measured)
 Gradient = Callable[[TrainState, Row, dict[str, jax.Array]], tuple]
 
+# (params, frozen, row_R, *rest) -> (values, grads, grams)
+Local = Callable[..., tuple]
+
+
+def _row_specs(row: Row, num_micro_batches: int | None) -> Row:
+  """Rows over 'task', and their prompts over 'fsdp'."""
+  lead = [None] if num_micro_batches else []
+
+  def spec(leaf):
+    return PartitionSpec(*lead, *models.DATA[: leaf.ndim - len(lead)])
+
+  return jax.tree.map(spec, row)
+
+
+def _on(mesh: Mesh | None, local: Local, num_micro_batches: int | None) -> Local:
+  """What one device computes of its rows and shards, on all of a mesh."""
+  if mesh is None:
+    return local
+  # A kernel cannot be divided automatically, be it over one device.
+  manual = {axis for axis, size in mesh.shape.items() if size == 1}
+
+  def run(params, frozen, row, *rest):
+    own = models.specs(params, tensor=False)
+    return jax.shard_map(
+        local, mesh=mesh,
+        in_specs=(
+            own, models.specs(frozen, tensor=False),
+            _row_specs(row, num_micro_batches),
+            *[PartitionSpec()] * len(rest),
+        ),
+        out_specs=(PartitionSpec(), own, PartitionSpec()),
+        axis_names={*models.DATA} | manual, check_vma=False,
+    )(params, frozen, row, *rest)
+
+  return run
+
 
 def decomposed(
-    losses_fn: Losses, optimizer: Optimizer, num_micro_batches: int | None
+    losses_fn: Losses, optimizer: Optimizer, num_micro_batches: int | None,
+    mesh: Mesh | None,
 ) -> Gradient:
   """Rows' gradients as `apply=` says, and the corrected update."""
   correct = optimizer.correction
 
-  def gradient(state, row, extras):
-    value_and_grad = gl.value_and_grad_for(
-        correct, functools.partial(losses_fn, state.frozen), has_aux=True,
+  def local(params, frozen, row, correction, extras):
+    return gl.value_and_grad_for(
+        correct, functools.partial(losses_fn, frozen), has_aux=True,
         blocks=models.blocks, num_micro_batches=num_micro_batches,
+    )(params, correction, row, **extras)
+
+  def gradient(state, row, extras):
+    # Stacked gradients are divided automatically.
+    spread = None if correct.apply == 'stacked' else mesh
+    values, grads, grams = _on(spread, local, num_micro_batches)(
+        state.params, state.frozen, row, state.opt_state[0], extras
     )
-    values, grads, grams = value_and_grad(
-        state.params, state.opt_state, row, **extras
-    )
+    if mesh is not None and correct.apply == 'stacked':
+      specs = models.specs(state.params)
+      grads = _constrain(grads, mesh, jax.tree.map(
+          lambda spec: PartitionSpec(None, *spec), specs
+      ))
     updates, opt_state = optimizer.corrected.update(
         grads, state.opt_state, state.params, gram=grams, **extras
     )
@@ -214,7 +266,8 @@ def decomposed(
 
 
 def joint(
-    losses_fn: Losses, optimizer: Optimizer, num_micro_batches: int | None
+    losses_fn: Losses, optimizer: Optimizer, num_micro_batches: int | None,
+    mesh: Mesh | None,
 ) -> Gradient:
   """The gradient of the sum over rows, and the plain update."""
 
@@ -224,19 +277,25 @@ def joint(
 
   grad_fn = jax.value_and_grad(loss, has_aux=True)
 
+  def local(params, frozen, row):
+    if not num_micro_batches:
+      (_, values), grads = grad_fn(params, frozen, row)
+      return values, grads, None
+
+    def add(total, micro):
+      (_, values), grads = grad_fn(params, frozen, micro)
+      return jax.tree.map(jnp.add, total, grads), values
+
+    grads, (losses_MxR, totals) = jax.lax.scan(
+        add, jax.tree.map(jnp.zeros_like, params), row
+    )
+    return (losses_MxR.sum(axis=0), totals), grads, None
+
   def gradient(state, row, extras):
     del extras
-    if num_micro_batches:
-      def add(total, micro):
-        (_, values), grads = grad_fn(state.params, state.frozen, micro)
-        return jax.tree.map(jnp.add, total, grads), values
-
-      grads, (losses_MxR, totals) = jax.lax.scan(
-          add, jax.tree.map(jnp.zeros_like, state.params), row
-      )
-      values = losses_MxR.sum(axis=0), totals
-    else:
-      (_, values), grads = grad_fn(state.params, state.frozen, row)
+    values, grads, _ = _on(mesh, local, num_micro_batches)(
+        state.params, state.frozen, row
+    )
     correction, *rest = state.opt_state
     updates, new = optimizer.plain.update(grads, tuple(rest), state.params)
     # A gradient that is not finite leaves everything as it was.
@@ -252,6 +311,21 @@ def joint(
   return gradient
 
 
+def state_specs(state: TrainState) -> TrainState:
+  """Where a state lies on a mesh: moments where their parameters do."""
+  params = models.specs(state.params)
+  return TrainState(
+      params, models.like(state.opt_state, state.params, params),
+      PartitionSpec(), models.specs(state.frozen),
+  )
+
+
+def _constrain(tree: Any, mesh: Mesh | None, specs: Any) -> Any:
+  if mesh is None:
+    return tree
+  return jax.lax.with_sharding_constraint(tree, models.shardings(mesh, specs))
+
+
 def make_train_step(
     model: models.Model,
     optimizer: Optimizer,
@@ -263,14 +337,20 @@ def make_train_step(
     normalize: str,
     instrument: bool,
     num_micro_batches: int = 1,
+    mesh: Mesh | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Measured]]:
-  """The pure step; `instrument=False` computes the joint gradient only."""
+  """The pure step; `instrument=False` computes the joint gradient only.
+
+  On a mesh, from `models.make_mesh`, the state lies as `state_specs` says.
+  """
+  stacked = instrument and optimizer.correction.apply == 'stacked'
   losses_fn = make_losses(
-      model, objective, temperature=temperature, aggregate=aggregate
+      model, objective, temperature=temperature, aggregate=aggregate,
+      shards=None if mesh is None or stacked else models.shards(model),
   )
-  several = num_micro_batches > 1
+  several = num_micro_batches if num_micro_batches > 1 else None
   gradient_fn = (decomposed if instrument else joint)(
-      losses_fn, optimizer, num_micro_batches if several else None
+      losses_fn, optimizer, several, mesh
   )
 
   def train_step(state: TrainState, batch: Batch):
@@ -281,6 +361,7 @@ def make_train_step(
     )
     if several:
       row = micro_batches(row, num_micro_batches)
+    row = _constrain(row, mesh, _row_specs(row, several))
     values, updates, opt_state, correction = gradient_fn(
         state, row, objective.extras(batch.rewards_KxBxG)
     )
@@ -289,7 +370,9 @@ def make_train_step(
     loss_R, totals = values
     if several:
       totals = jax.tree.map(lambda leaf: leaf.sum(axis=0), totals)
-    return state._replace(params=params, opt_state=opt_state), Measured(
+    state = state._replace(params=params, opt_state=opt_state)
+    state = _constrain(state, mesh, state_specs(state))
+    return state, Measured(
         loss_R,
         masked.divide(totals.entropy, totals.tokens),
         masked.divide(totals.sampler_gap, totals.tokens),

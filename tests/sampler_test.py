@@ -62,6 +62,23 @@ def _sample(lengths, **options):
 
 class QueuesTest(parameterized.TestCase):
 
+  @parameterized.product(sizes=[(2, 2, 2), (4, 2, 1)], num_slots=[None, 8])
+  def test_on_a_mesh(self, sizes, num_slots):
+    lengths = [3, 40, 16, 17, 5, 33, 20, 16, 9]
+    whole = _sample(lengths, num_slots=None)
+    mesh = models.make_mesh(*sizes, num_rows=4)
+    params = jax.device_put(
+        _policy()[1], models.shardings(mesh, models.specs(_policy()[1]))
+    )
+    divided = _make(num_slots, mesh=mesh)(
+        params, *_prompts(lengths), _keys(lengths)
+    )
+    np.testing.assert_array_equal(whole.tokens_NxGxC, divided.tokens_NxGxC)
+    np.testing.assert_array_equal(whole.mask_NxGxC, divided.mask_NxGxC)
+    np.testing.assert_allclose(
+        whole.logprobs_NxGxC, divided.logprobs_NxGxC, atol=2e-5
+    )
+
   @parameterized.parameters(
       (1, 16), (16, 16), (17, 32), (32, 32), (33, 40), (40, 40)
   )

@@ -27,15 +27,25 @@ from gradlens.models.huggingface import (
     to_huggingface,
 )
 from gradlens.models.layouts import Groups, Sequences
+from gradlens.models.sharding import (
+    DATA,
+    check_mesh,
+    like,
+    make_mesh,
+    shardings,
+    shards,
+    specs,
+)
 from gradlens.models.tapped import BLOCKS, REMAT, blocks, tapped
 from gradlens.models.vocabulary import Scores, policy_logprobs, scores
 from gradlens.models.weights import load, save
 
 __all__ = [
-    'BLOCKS', 'Cache', 'Compute', 'DecoderConfig', 'Groups', 'KERNELS', 'LINEAR',
+    'BLOCKS', 'Cache', 'Compute', 'DATA', 'DecoderConfig', 'Groups', 'KERNELS', 'LINEAR',
     'Lora', 'Model', 'REMAT', 'Scores', 'Sequences', 'WARM', 'adapt', 'blocks',
-    'build', 'decode', 'fastest_attention', 'from_huggingface', 'init', 'join',
-    'load', 'load_model', 'load_tokenizer', 'logits', 'make_cache', 'merge',
-    'policy_logprobs', 'prefill', 'save', 'save_model', 'scores', 'split',
-    'tapped', 'to_huggingface',
+    'build', 'check_mesh', 'decode', 'fastest_attention', 'from_huggingface', 'init', 'join',
+    'like', 'load', 'load_model', 'load_tokenizer', 'logits', 'make_cache',
+    'make_mesh', 'merge', 'policy_logprobs', 'prefill', 'save', 'save_model',
+    'scores', 'shardings', 'shards', 'specs', 'split', 'tapped',
+    'to_huggingface',
 ]

@@ -9,6 +9,7 @@ from typing import Any
 
 from flax import nnx
 import jax
+import jax.numpy as jnp
 
 import gradlens as gl
 from gradlens.models import adapters, positions
@@ -34,10 +35,13 @@ def _tap(
     **options: Any,
 ) -> Callable[..., Any]:
   """The tap of a block of which is kept what the model says."""
-  full = model.compute.remat == 'full'
-  if probe is None or not full:
-    block = REMAT[model.compute.remat](block)
-  return gl.tap(block, remat=full, **options)
+  kept = REMAT[model.compute.remat]
+  if probe is None:
+    # Around the tap, so that what it gathers is not kept either.
+    return kept(gl.tap(block, **options))
+  if model.compute.remat == 'full':
+    return gl.tap(block, **options)
+  return gl.tap(kept(block), remat=False, **options)
 
 
 def blocks(path: tuple, leaf: jax.ShapeDtypeStruct) -> str | gl.Stacked:
@@ -53,6 +57,7 @@ def tapped(
     layout_R: Sequences | Groups,
     readout: Callable[..., Any],
     *extra_R: Any,
+    shards: gl.Shards | None = None,
 ) -> Any:
   """What `readout` makes of every row's hidden states, by taps.
 
@@ -67,6 +72,8 @@ def tapped(
       `states`; `head(x) -> logits` (see `scores`), and `y` is a pytree. It must
       not close over what gradients are taken of.
     *extra_R: further arguments of `readout`, each with a leading axis of rows.
+    shards: of an enclosing `shard_map`, from `models.shards`: parameters are
+      this device's shards, rows and their prompts its own.
 
   Returns:
     `y_R`.
@@ -87,6 +94,8 @@ def tapped(
   heads = {name: nnx.split(module) for name, module in head.items()}
 
   def run_layer(params, x_NxLxD, view, kind, frozen):
+    if shards is not None:
+      frozen = shards.gather(frozen, shards.dims(frozen))
     # Picked here, so that the views are kept once and not for each layer.
     x_NxLxD, _ = nnx.merge(layer, cast(params), cast(frozen))(
         x_NxLxD, view.of(kind), model.attend, None
@@ -106,14 +115,18 @@ def tapped(
       project = parts['head']
     return readout(project, parts['norm'](x), *extra)
 
+  def run_embed(params, tokens_NxL):
+    # Cast last, so that the gradients of a token add up in float32.
+    params = jax.tree.map(lambda a: a.astype(jnp.float32), params)
+    return cast(nnx.merge(embed, params)(tokens_NxL))
+
   x_R = gl.tap(
-      # Cast last, so that the gradients of a token add up in float32.
-      lambda params, tokens_NxL: cast(nnx.merge(embed, params)(tokens_NxL)),
-      owns=(lambda table: table) if tied else None,
+      run_embed, owns=(lambda table: table) if tied else None, shards=shards
   )(embed_params, jax.vmap(lambda own: own.tokens)(layout_R), probes['embed'])
   x_R, table = x_R if tied else (x_R, None)
   tapped_layer = _tap(
-      model, run_layer, probes['layers'], extra_axes=(0, None, None)
+      model, run_layer, probes['layers'], extra_axes=(0, None, None),
+      shards=shards,
   )
   view_R = jax.vmap(lambda own: own.view(model.config))(layout_R)
 
@@ -125,9 +138,10 @@ def tapped(
   x_R, _ = jax.lax.scan(
       step, x_R, (trained, frozen, kinds, probes['layers'])
   )
+  tapped_head = gl.tap(run_head, shards=shards)
   if probes['head'] is None:
-    run_head = jax.checkpoint(run_head)  # logits are too large to be kept
-  return gl.tap(run_head)(
+    tapped_head = jax.checkpoint(tapped_head)  # logits are too large to be kept
+  return tapped_head(
       {name: own for name, (_, own) in heads.items()},
       jax.vmap(lambda own, x: own.states(x))(layout_R, x_R),
       probes['head'],

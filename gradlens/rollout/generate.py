@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
 
 from gradlens import models
 from gradlens.models.attention import KeyValue
@@ -289,3 +290,37 @@ def generate(
   )
   out = jax.lax.while_loop(unfinished, step, slots).out
   return jax.tree.map(lambda a: a[:given], out)
+
+
+@functools.partial(
+    jax.jit,
+    static_argnames=(
+        'mesh', 'model', 'max_new_tokens', 'temperature', 'top_k', 'top_p',
+        'stop_tokens', 'num_slots',
+    ),
+)
+def generate_on(
+    mesh: Mesh | None,
+    model: models.Model,
+    params: Any,
+    prompts_NxT: jax.Array,
+    mask_NxT: jax.Array,
+    keys_NxG: jax.Array,
+    **options: Any,
+) -> Completions:
+  """`generate`, by each group of devices of a mesh for prompts of its own.
+
+  Parameters are cast, and gathered over the data axes, while it runs.
+  """
+  run = functools.partial(generate, model, **options)
+  if mesh is None:
+    return run(params, prompts_NxT, mask_NxT, keys_NxG)
+  params = jax.lax.with_sharding_constraint(
+      model.compute.cast(params),
+      models.shardings(mesh, models.specs(params, data=False)),
+  )
+  prompts = PartitionSpec(models.DATA)
+  return jax.shard_map(
+      run, mesh=mesh, in_specs=(PartitionSpec(), *[prompts] * 3),
+      out_specs=prompts, axis_names={*models.DATA}, check_vma=False,
+  )(params, prompts_NxT, mask_NxT, keys_NxG)

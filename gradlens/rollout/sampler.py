@@ -3,14 +3,16 @@
 from collections.abc import Iterator
 import functools
 import logging
+import math
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 import numpy as np
 
 from gradlens import models
-from gradlens.rollout.generate import Completions, generate
+from gradlens.rollout.generate import Completions, generate_on
 from gradlens.rollout.memory import check_memory
 
 _log = logging.getLogger(__name__)
@@ -86,6 +88,7 @@ def make_sampler(
     top_k: int | None = None,
     top_p: float = 1.0,
     num_slots: int | None = None,
+    mesh: Mesh | None = None,
 ) -> Sampler:
   """The policy's own sampler; see `generate` for the arguments.
 
@@ -93,10 +96,21 @@ def make_sampler(
   with others of that length. A completion depends on its own prompt and key,
   bit for bit.
 
+  On a mesh, from `models.make_mesh`, prompts and slots are divided among its
+  data axes, and the cache by heads over 'tensor'.
+
   Raises:
     ValueError: when called, an argument that makes no sense, or a cache that
       needs more memory than there is.
   """
+  groups = 1 if mesh is None else math.prod(
+      mesh.shape[axis] for axis in models.DATA
+  )
+  if num_slots is not None and num_slots % groups:
+    raise ValueError(
+        f'num_slots={num_slots} cannot be divided by the {groups} devices of the'
+        " data axes, 'task' and 'fsdp'."
+    )
   options = dict(
       max_new_tokens=max_new_tokens, temperature=temperature,
       stop_tokens=stop_tokens, top_k=top_k, top_p=top_p,
@@ -107,19 +121,28 @@ def make_sampler(
     n, t = prompts_NxT.shape
     g = keys_NxG.shape[1]
     if (n, t, g) not in shapes:
-      check_memory(model, params, n, g, t, max_new_tokens, slots)
+      check_memory(
+          model, params, n // groups, g, t, max_new_tokens,
+          slots and slots // groups,
+      )
       shapes.add((n, t, g))
       _log.info(
           'sampler: shape %d, %d prompts of up to %d tokens', len(shapes), n, t
       )
-    return generate(
-        model, params, prompts_NxT, mask_NxT, keys_NxG, num_slots=slots,
-        **options,
+    return generate_on(
+        mesh, model, params, prompts_NxT, mask_NxT, keys_NxG,
+        num_slots=slots and slots // groups, **options,
     )
 
   def sampler(params, prompts_NxT, mask_NxT, keys_NxG):
     if num_slots is None:
-      return run(params, prompts_NxT, mask_NxT, keys_NxG, None)
+      n = len(prompts_NxT)
+      padding = [(0, -n % groups), (0, 0)]  # prompts that are none
+      found = run(
+          params, np.pad(prompts_NxT, padding), np.pad(mask_NxT, padding),
+          keys_NxG[np.arange(n + -n % groups) % n], None,
+      )
+      return jax.tree.map(lambda a: a[:n], found)
     parts, places = [], []
     for size, queue_M in _queues(np.asarray(mask_NxT), num_slots):
       real_M = queue_M >= 0
