@@ -33,10 +33,10 @@ from gradlens.intervals import jackknife, norm_ratios, over_steps
 from gradlens.partition import partition
 from gradlens.probe import Probe, Reading
 from gradlens.proxy import BlockProxy, block_proxies, rank_correlation
+from gradlens.shards import Shards
 from gradlens.sketch import sketch
 from gradlens.state import CorrectState, task_weights
 from gradlens.summary import summarize
-from gradlens.shards import Shards
 from gradlens.tap import Shared, tap
 from gradlens.types import Stacked, Weighting
 from gradlens.value_grad import value_grad_gram, value_grad_readings

@@ -64,17 +64,14 @@ class Shards:
   def gather(self, params: PyTree, dims: Dims) -> PyTree:
     """Whole parameters out of shards.
 
-    Differentiated, the gradient of a shard is summed over all devices.
+    Differentiated, the gradient of a shard is summed over all devices, in the
+    shard's own dtype.
     """
+    axes = _several(self.axes)
 
     def whole(leaf, dim):
-      leaf = leaf if self.dtype is None else leaf.astype(self.dtype)
-      axes = _several(self.axes)
-      if not axes:
-        return leaf
-      if dim is None:
-        return _same(leaf, axes)
-      return jax.lax.all_gather(leaf, axes, axis=dim, tiled=True)
+      dtype = leaf.dtype if self.dtype is None else jnp.dtype(self.dtype)
+      return _gather(leaf, axes, dim, dtype)
 
     return _map(whole, dims, params)
 
@@ -159,16 +156,33 @@ def _map(fn: Callable[..., Any], dims: Dims, *trees: PyTree) -> PyTree:
   return treedef.unflatten([fn(*own) for own in leaves])
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _same(leaf: jax.Array, axes: tuple[str, ...]) -> jax.Array:
-  """A leaf that all devices have; its gradients are summed."""
-  del axes
-  return leaf
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _gather(
+    leaf: jax.Array, axes: tuple[str, ...], dim: int | None, dtype: Any
+) -> jax.Array:
+  leaf = leaf.astype(dtype)
+  if dim is None or not axes:
+    return leaf
+  return jax.lax.all_gather(leaf, axes, axis=dim, tiled=True)
 
 
-_same.defvjp(
-    lambda leaf, axes: (leaf, None),
-    lambda axes, unused, cotangent: (jax.lax.psum(cotangent, axes),),
+def _gather_backward(axes, dim, dtype, like, cotangent):
+  del dtype
+  cotangent = cotangent.astype(like.dtype)
+  if not axes:
+    return (cotangent,)
+  if dim is None:
+    return (jax.lax.psum(cotangent, axes),)
+  return (jax.lax.psum_scatter(
+      cotangent, axes, scatter_dimension=dim, tiled=True
+  ),)
+
+
+_gather.defvjp(
+    lambda leaf, axes, dim, dtype: (
+        _gather(leaf, axes, dim, dtype), jnp.zeros((), leaf.dtype)
+    ),
+    _gather_backward,
 )
 
 

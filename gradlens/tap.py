@@ -69,9 +69,9 @@ def tap(
       there to here R x leaf is alive on the way back.
     extra_axes: the row axis of `extra`, or None where all rows share them, such
       as positions and masks. No gradient is taken of them.
-    shards: how rows, examples and parameters are spread over the mesh axes of an
-      enclosing `shard_map`. `fn` gets whole parameters; everything else that is
-      of parameters is of this device's shards, and `x_R` of its own rows.
+    shards: how rows, examples and parameters are spread over the mesh axes of
+      an enclosing `shard_map`. `fn` gets whole parameters; all else that is of
+      parameters is of this device's shards, and `x_R` of its own rows.
     remat: compute the block again on the way back. If not, a policy says what
       is kept by `fn` in `jax.checkpoint(fn, policy=...)`.
 

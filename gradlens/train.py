@@ -235,9 +235,10 @@ def train(
     asked_to_end = enter(_on_sigterm())
     first = 0
     if saved.latest is not None:
-      state, data = saved.restore(state._replace(
-          frozen=run.model.compute.cast(checkpoint.load_frozen(workdir, run.mesh)[1])
-      ))
+      _, frozen = checkpoint.load_frozen(workdir, run.mesh)
+      state, data = saved.restore(
+          state._replace(frozen=run.model.compute.cast(frozen))
+      )
       first = mixture.step(data)
       _log.info('resuming %s at step %d', workdir, first)
     metrics.truncate(workdir, first if first else -1)

@@ -201,7 +201,9 @@ def _row_specs(row: Row, num_micro_batches: int | None) -> Row:
   return jax.tree.map(spec, row)
 
 
-def _on(mesh: Mesh | None, local: Local, num_micro_batches: int | None) -> Local:
+def _on(
+    mesh: Mesh | None, local: Local, num_micro_batches: int | None
+) -> Local:
   """What one device computes of its rows and shards, on all of a mesh."""
   if mesh is None:
     return local

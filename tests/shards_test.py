@@ -2,8 +2,9 @@
 
 from absl.testing import absltest, parameterized
 import jax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 import jax.numpy as jnp
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 import numpy as np
 import tapped_decoder as decoder
 from tapped_decoder import relative, whole

@@ -16,6 +16,7 @@ from gradlens.optimizer import make_optimizer
 
 GRPO = train_step.grpo(advantage_scale='std', clip_low=0.2, clip_high=0.2)
 PROMPTS, G, T, C, V = 8, 2, 4, 4, 32  # prompts of a row
+PLAIN = models.Compute()
 MESHES = ((1, 8, 1), (2, 4, 1), (4, 2, 1), (2, 2, 2), (8, 1, 1))
 
 pytestmark = pytest.mark.slow
@@ -57,8 +58,8 @@ def batch(num_tasks, num_splits, seed=0):
 
 
 def step(sizes, num_tasks, num_splits, apply, *, blocks='global', micro=1,
-         tied=True, lora=None, instrument=True, compute=models.Compute()):
-  """What a step measured, and the state after it, on a mesh or on one device."""
+         tied=True, lora=None, instrument=True, compute=PLAIN):
+  """What a step measured, and the state after it; no sizes is one device."""
   model, params, frozen = model_and_params(tied, lora)
   model = model._replace(compute=compute)
   config = default.get_config()

@@ -41,10 +41,11 @@ from gradlens.models.vocabulary import Scores, policy_logprobs, scores
 from gradlens.models.weights import load, save
 
 __all__ = [
-    'BLOCKS', 'Cache', 'Compute', 'DATA', 'DecoderConfig', 'Groups', 'KERNELS', 'LINEAR',
-    'Lora', 'Model', 'REMAT', 'Scores', 'Sequences', 'WARM', 'adapt', 'blocks',
-    'build', 'check_mesh', 'decode', 'fastest_attention', 'from_huggingface', 'init', 'join',
-    'like', 'load', 'load_model', 'load_tokenizer', 'logits', 'make_cache',
+    'BLOCKS', 'Cache', 'Compute', 'DATA', 'DecoderConfig', 'Groups',
+    'KERNELS', 'LINEAR', 'Lora', 'Model', 'REMAT', 'Scores', 'Sequences',
+    'WARM', 'adapt', 'blocks', 'build', 'check_mesh', 'decode',
+    'fastest_attention', 'from_huggingface', 'init', 'join', 'like', 'load',
+    'load_model', 'load_tokenizer', 'logits', 'make_cache',
     'make_mesh', 'merge', 'policy_logprobs', 'prefill', 'save', 'save_model',
     'scores', 'shardings', 'shards', 'specs', 'split', 'tapped',
     'to_huggingface',

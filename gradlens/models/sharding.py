@@ -11,6 +11,7 @@ import functools
 from typing import Any
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import (
     AxisType,
     Mesh,
@@ -33,7 +34,7 @@ _DIMS = {
     ('o', 'kernel'): _OUT,
     ('gate', 'kernel'): _IN, ('up', 'kernel'): _IN, ('down', 'kernel'): _OUT,
     ('head', 'kernel'): _IN,
-    ('q', 'bias'): (None, 0), ('k', 'bias'): (None, 0), ('v', 'bias'): (None, 0),
+    **{(name, 'bias'): (None, 0) for name in 'qkv'},
 }
 
 
@@ -139,10 +140,12 @@ def make_mesh(
         f' {len(devices)}.'
     )
   groups = max(n for n in range(1, task + 1) if task % n == num_rows % n == 0)
-  return jax.make_mesh(
-      (groups, task // groups * fsdp, tensor), (*DATA, TENSOR),
-      (AxisType.Auto,) * 3, devices=devices,
+  # Any factors will do: 8 x 8 on a torus of 4 x 4 x 4 as well.
+  places = mesh_utils.create_device_mesh(
+      (groups, task // groups * fsdp, tensor), devices,
+      allow_split_physical_axes=True,
   )
+  return Mesh(places, (*DATA, TENSOR), axis_types=(AxisType.Auto,) * 3)
 
 
 def check_mesh(mesh: Mesh, config: DecoderConfig, num_prompts: int) -> None:

@@ -108,8 +108,8 @@ def make_sampler(
   )
   if num_slots is not None and num_slots % groups:
     raise ValueError(
-        f'num_slots={num_slots} cannot be divided by the {groups} devices of the'
-        " data axes, 'task' and 'fsdp'."
+        f'num_slots={num_slots} cannot be divided by the {groups} devices of'
+        " the data axes, 'task' and 'fsdp'."
     )
   options = dict(
       max_new_tokens=max_new_tokens, temperature=temperature,
