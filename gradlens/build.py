@@ -79,8 +79,13 @@ def load_tasks(config: Any) -> list[tasks.Task]:
 def _compute(config: Any) -> models.Compute:
   platform = jax.devices()[0].platform
   attention = config.compute.attention
+  automatic = (
+      set(config.mesh.to_dict().values()) != {1}
+      and config.correction.apply == 'stacked'
+  )
   if attention == 'auto':
-    attention = models.fastest_attention(platform)
+    # Stacked gradients are divided by the compiler, which knows no kernels.
+    attention = 'plain' if automatic else models.fastest_attention(platform)
   if attention == 'splash' and platform != 'tpu':
     raise ValueError(
         f"config.compute.attention='splash' needs a TPU, and this is a"

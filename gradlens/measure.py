@@ -97,6 +97,8 @@ def measure(
         f'--prompts={num_prompts} exceeds data.num_train='
         f'{config.data.num_train}: a prompt taken twice is not independent.'
     )
+  config = config.copy_and_resolve_references()
+  config.correction.apply = 'stacked'  # rows are kept, and taken in pairs
   run = build.setup(config)
   if run.model.lora is not None:
     _log.info('gradients are those of adapters of rank %d', run.model.lora.rank)

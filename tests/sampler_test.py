@@ -79,6 +79,18 @@ class QueuesTest(parameterized.TestCase):
         whole.logprobs_NxGxC, divided.logprobs_NxGxC, atol=2e-5
     )
 
+  @parameterized.parameters((2, True), (1, False))
+  def test_the_cache_is_divided_by_heads(self, tensor, divided):
+    mesh = models.make_mesh(1, 8 // tensor, tensor, num_rows=1)
+    lengths = [8] * (8 // tensor)
+    program = rollout.generate_on.lower(
+        mesh, *_policy(), *_prompts(lengths), _keys(lengths),
+        max_new_tokens=_NEW, temperature=1.0, stop_tokens=_STOPS,
+    ).compile().as_text()
+    # Layers, prompts, completions, heads of keys, tokens, width.
+    self.assertEqual('f32[2,1,3,1,12,8]' in program, divided)
+    self.assertEqual('f32[2,1,3,2,12,8]' in program, not divided)
+
   @parameterized.parameters(
       (1, 16), (16, 16), (17, 32), (32, 32), (33, 40), (40, 40)
   )

@@ -16,9 +16,11 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
     splash_attention_mask,
 )
 import jax.numpy as jnp
+from jax.sharding import AxisType, PartitionSpec
 
 from gradlens.models.positions import View, in_sight
 
+TENSOR = 'tensor'  # the axis of a mesh that divides heads
 _MASKED = -1e30  # finite: a row without any key stays finite
 _TILE = 128  # what a TPU's kernel takes at least
 
@@ -139,6 +141,24 @@ def fastest_attention(platform: str) -> str:
   return 'splash' if platform == 'tpu' else 'plain'
 
 
+def _by_heads(
+    kernel: Callable[[jax.Array, KeyValue, jax.Array], jax.Array]
+) -> Callable[[jax.Array, KeyValue, jax.Array], jax.Array]:
+  """Each device's own heads, where the mesh divides them.
+
+  A kernel of Pallas cannot be divided automatically.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  types = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+  if types.get(TENSOR) != AxisType.Auto:
+    return kernel
+  heads = PartitionSpec(None, None, TENSOR)
+  return jax.shard_map(
+      kernel, in_specs=(heads, heads, PartitionSpec()), out_specs=heads,
+      axis_names={TENSOR}, check_vma=False,
+  )
+
+
 def attend(
     q_BxLxHxE: jax.Array, new: KeyValue, cache: None, view: View, *,
     kernel: str, windows: tuple[int | None, ...],
@@ -160,7 +180,8 @@ def attend(
   """
   del cache
   of_kinds = [
-      functools.partial(KERNELS[kernel], window=window) for window in windows
+      _by_heads(functools.partial(KERNELS[kernel], window=window))
+      for window in windows
   ]
 
   def run(q_BxLxHxE, keys, segments_BxM):

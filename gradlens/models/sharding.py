@@ -21,11 +21,11 @@ from jax.sharding import (
 )
 
 import gradlens as gl
+from gradlens.models.attention import TENSOR
 from gradlens.models.config import DecoderConfig
 from gradlens.models.forward import Model
 
 DATA = ('task', 'fsdp')
-TENSOR = 'tensor'
 
 _IN, _OUT = (0, 1), (1, 0)
 # Module and name to (dimension over data, dimension over 'tensor').

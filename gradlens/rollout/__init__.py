@@ -1,7 +1,7 @@
 """Rollout: samples completions of prompts from the current policy."""
 
 from gradlens.rollout.distribution import sampling_logprobs
-from gradlens.rollout.generate import Completions, generate
+from gradlens.rollout.generate import Completions, generate, generate_on
 from gradlens.rollout.memory import cache_bytes
 from gradlens.rollout.sampler import (
     MakeSampler,
@@ -12,5 +12,5 @@ from gradlens.rollout.sampler import (
 
 __all__ = [
     'Completions', 'MakeSampler', 'Sampler', 'cache_bytes', 'generate',
-    'make_sampler', 'request_keys', 'sampling_logprobs',
+    'generate_on', 'make_sampler', 'request_keys', 'sampling_logprobs',
 ]
