@@ -7,7 +7,8 @@ With the decomposition (`lagged`, by taps) and without it, of a published
 model's shapes in bfloat16: memory of a chip and floating-point operations as
 the compiler reports them (a loop's body once, no attention kernel, the same for
 both), and what a chip sends in collectives, from the traced step, loops
-included. Times are not known without a TPU.
+included; not where 'tensor' divides it, of which the trace knows nothing. Times
+are not known without a TPU.
 """
 
 import collections
@@ -63,8 +64,7 @@ _SENT = dict(
 def sent(jaxpr: Any, sizes: dict[str, int]) -> collections.Counter:
   """Bytes that a chip sends, by kind of collective; loops included.
 
-  Of the collectives that gradlens writes itself; the compiler adds those of the
-  axis 'tensor'.
+  Of the collectives that gradlens writes itself, as if 'tensor' had one device.
   """
   total = collections.Counter()
   for equation in jaxpr.eqns:
@@ -160,25 +160,26 @@ def main(argv: list[str]) -> None:
     compiled = traced.lower().compile()
     seconds = time.perf_counter() - start
     memory = compiled.memory_analysis()
-    moved = sent(traced.jaxpr.jaxpr, dict(mesh.shape))
     held, scratch = (
         memory.argument_size_in_bytes / 1e9, memory.temp_size_in_bytes / 1e9
     )
-    flops = compiled.cost_analysis()['flops'] / 1e12
-    total = sum(moved.values()) / 1e9
-    found.append((held + scratch, flops, total))
+    row = dict(
+        memory=held + scratch, flops=compiled.cost_analysis()['flops'] / 1e12
+    )
+    if mesh.shape['tensor'] == 1:
+      moved = sent(traced.jaxpr.jaxpr, dict(mesh.shape))
+      row['sent'] = sum(moved.values()) / 1e9
+    found.append(row)
     print(
         f'| {"on" if instrument else "off"} | {held:.2f} | {scratch:.2f} |'
-        f' {flops:.3f} | {total:.2f} | {seconds:.0f} |',
+        f' {row["flops"]:.3f} | {row.get("sent", math.nan):.2f} |'
+        f' {seconds:.0f} |',
         flush=True,
     )
-    print(', '.join(
-        f'{kind} {size / 1e9:.3f} GB' for kind, size in sorted(moved.items())
-    ), flush=True)
-  hbm, flops, moved = (on / off for off, on in zip(*found, strict=True))
-  print(
-      f'\non / off: memory {hbm:.3f}x, FLOPs {flops:.4f}x, sent {moved:.3f}x'
-  )
+  off, on = found
+  print('\non / off: ' + ', '.join(
+      f'{name} {on[name] / off[name]:.4f}x' for name in off
+  ))
 
 
 if __name__ == '__main__':
