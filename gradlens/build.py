@@ -1,5 +1,6 @@
 """Build: everything that a run needs, from its config, before any work."""
 
+from collections.abc import Callable
 import functools
 import logging
 from typing import Any, NamedTuple
@@ -76,13 +77,15 @@ def load_tasks(config: Any) -> list[tasks.Task]:
   ]
 
 
-def _compute(config: Any) -> models.Compute:
+def _compute(config: Any, mesh: Mesh | None) -> models.Compute:
   platform = jax.devices()[0].platform
   attention = config.compute.attention
-  automatic = (
-      set(config.mesh.to_dict().values()) != {1}
-      and config.correction.apply == 'stacked'
-  )
+  automatic = mesh is not None and config.correction.apply == 'stacked'
+  if automatic and attention == 'splash':
+    raise ValueError(
+        "config.compute.attention='splash' cannot be divided over a mesh with"
+        " correction.apply='stacked'; use attention='auto', or another apply."
+    )
   if attention == 'auto':
     # Stacked gradients are divided by the compiler, which knows no kernels.
     attention = 'plain' if automatic else models.fastest_attention(platform)
@@ -115,12 +118,25 @@ def make_mesh(config: Any) -> Mesh | None:
     raise ValueError(f'config.mesh: {error}') from error
 
 
+def _check_mesh(
+    config: Any, mesh: Mesh | None, of_model: models.DecoderConfig
+) -> None:
+  """Before any parameter is made or read."""
+  if mesh is None:
+    return
+  parts = config.num_splits * config.num_micro_batches
+  try:
+    models.check_mesh(mesh, of_model, config.prompts_per_task // parts)
+  except ValueError as error:
+    raise ValueError(f'config.mesh: {error}') from error
+
+
 def load_model(
     config: Any, mesh: Mesh | None = None
 ) -> tuple[models.Model, Any, Any, Any]:
   """Model, trained and frozen parameters, and tokenizer."""
   model, params, tokenizer = _first_model(config, mesh)
-  model = model._replace(compute=_compute(config))
+  model = model._replace(compute=_compute(config, mesh))
   if not config.lora.rank:
     return model, params, {}, tokenizer
   lora = models.Lora(
@@ -136,21 +152,28 @@ def load_model(
   return model, adapters, model.compute.cast(params), tokenizer
 
 
+def _read(config: Any, read: Callable[[str], Any]) -> Any:
+  """Something of `init_from`."""
+  try:
+    return read(config.init_from)
+  except (FileNotFoundError, ValueError) as error:
+    raise ValueError(
+        f'config.init_from={config.init_from!r}: {error}'
+    ) from error
+
+
 def _first_model(
     config: Any, mesh: Mesh | None
 ) -> tuple[models.Model, Any, Any]:
   """From `init_from`, or drawn at random."""
   if config.init_from:
-    try:
-      return checkpoint.load_model(config.init_from, mesh)
-    except (FileNotFoundError, ValueError) as error:
-      raise ValueError(
-          f'config.init_from={config.init_from!r}: {error}'
-      ) from error
+    _check_mesh(config, mesh, _read(config, checkpoint.load_config))
+    return _read(config, functools.partial(checkpoint.load_model, mesh=mesh))
   tokenizer = ByT5Tokenizer()
   model = models.build(models.DecoderConfig(
       **config.model, eos_token_id=(tokenizer.eos_token_id,)
   ))
+  _check_mesh(config, mesh, model.config)
   key = jax.random.fold_in(jax.random.key(config.seed), 0)
   init = functools.partial(models.init, model)
   if mesh is not None:
@@ -204,6 +227,13 @@ def setup(config: Any) -> Setup:
     ValueError: one sentence on what is wrong, where, and how to mend it.
   """
   _check_values(config)
+  parts = config.num_splits * config.num_micro_batches
+  if config.prompts_per_task % parts:
+    raise ValueError(
+        f'prompts_per_task={config.prompts_per_task} is not a multiple of'
+        f' num_splits={config.num_splits} x num_micro_batches='
+        f'{config.num_micro_batches}.'
+    )
   all_tasks = load_tasks(config)
   mesh = make_mesh(config)
   model, params, frozen, tokenizer = load_model(config, mesh)
@@ -228,18 +258,6 @@ def setup(config: Any) -> Setup:
         encode_prompt, tokenizer, task.name, task.train + task.heldout,
         max_prompt_tokens=r.max_prompt_tokens, max_new_tokens=r.max_new_tokens,
     )
-  parts = config.num_splits * config.num_micro_batches
-  if config.prompts_per_task % parts:
-    raise ValueError(
-        f'prompts_per_task={config.prompts_per_task} is not a multiple of'
-        f' num_splits={config.num_splits} x num_micro_batches='
-        f'{config.num_micro_batches}.'
-    )
-  if mesh is not None:
-    try:
-      models.check_mesh(mesh, model.config, config.prompts_per_task // parts)
-    except ValueError as error:
-      raise ValueError(f'config.mesh: {error}') from error
   kind = config.correction.kind
   if kind != 'naive' and config.loss.aggregate == 'token_mean':
     raise ValueError(

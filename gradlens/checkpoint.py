@@ -235,6 +235,13 @@ def _shapes(model: models.Model, mesh: Mesh | None) -> Any:
   )
 
 
+def load_config(path: epath.PathLike) -> models.DecoderConfig:
+  """Sizes and options of the model that `load_model` reads."""
+  folder = models.WARM if path == 'warm' else epath.Path(path)
+  own = folder / MODEL
+  return models.load_model(own if own.exists() else folder).config
+
+
 def _load(
     folder: epath.PathLike, mesh: Mesh | None
 ) -> tuple[models.Model, Any]:

@@ -37,7 +37,8 @@ class Shards:
     rows: the axis of rows; None if every device has a part of every row.
     examples: the axes of a row's examples.
     dim: `(path, leaf) -> int | None`, the dimension along which a leaf of the
-      block's parameters is split; None where every device has all of it.
+      block's parameters is split, counted from 0; None where every device has
+      all of it.
     dtype: of parameters while they are whole; None is their own.
   """
 
@@ -57,9 +58,20 @@ class Shards:
     return 1 if self.rows is None else jax.lax.axis_size(self.rows)
 
   def dims(self, params: PyTree) -> Dims:
-    """Of all leaves."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return tuple(self.dim(path, leaf) for path, leaf in leaves)
+    """Of all leaves.
+
+    Raises:
+      ValueError: a leaf has no such dimension.
+    """
+    found = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+      found.append(self.dim(path, leaf))
+      if found[-1] is not None and not 0 <= found[-1] < leaf.ndim:
+        raise ValueError(
+            f'leaf {jax.tree_util.keystr(path)} of shape {leaf.shape} cannot be'
+            f' split along dimension {found[-1]}'
+        )
+    return tuple(found)
 
   def gather(self, params: PyTree, dims: Dims) -> PyTree:
     """Whole parameters out of shards.

@@ -166,14 +166,14 @@ def _make_steps(
   }
 
 
-def _first_state(
+def first_state(
     run: build.Setup, optimizer: Optimizer, key: jax.Array
 ) -> TrainState:
   """With moments where their parameters are."""
   init = optimizer.corrected.init
   if run.mesh is not None:
     shapes = jax.eval_shape(init, run.params)
-    specs = models.like(shapes, run.params, models.specs(run.params))
+    specs = models.specs_like(shapes, run.params, models.specs(run.params))
     init = jax.jit(init, out_shardings=models.shardings(run.mesh, specs))
     key = jax.device_put(key, models.shardings(run.mesh, PartitionSpec()))
   return TrainState(run.params, init(run.params), key, run.frozen)
@@ -226,7 +226,7 @@ def train(
   checkpoint.save_model(workdir, run.model, run.frozen, run.tokenizer)
   key = jax.random.key(config.seed)
   rollout_key, evaluation_key = jax.random.split(jax.random.fold_in(key, 1))
-  state = _first_state(run, optimizer, rollout_key)
+  state = first_state(run, optimizer, rollout_key)
 
   with contextlib.ExitStack() as stack:
     enter = stack.enter_context

@@ -207,8 +207,6 @@ def _on(
   """What one device computes of its rows and shards, on all of a mesh."""
   if mesh is None:
     return local
-  # A kernel cannot be divided automatically, be it over one device.
-  manual = {axis for axis, size in mesh.shape.items() if size == 1}
 
   def run(params, frozen, row, *rest):
     own = models.specs(params, tensor=False)
@@ -220,7 +218,7 @@ def _on(
             *[PartitionSpec()] * len(rest),
         ),
         out_specs=(PartitionSpec(), own, PartitionSpec()),
-        axis_names={*models.DATA} | manual, check_vma=False,
+        axis_names={*models.DATA}, check_vma=False,
     )(params, frozen, row, *rest)
 
   return run
@@ -317,7 +315,7 @@ def state_specs(state: TrainState) -> TrainState:
   """Where a state lies on a mesh: moments where their parameters do."""
   params = models.specs(state.params)
   return TrainState(
-      params, models.like(state.opt_state, state.params, params),
+      params, models.specs_like(state.opt_state, state.params, params),
       PartitionSpec(), models.specs(state.frozen),
   )
 

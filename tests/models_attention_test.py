@@ -83,6 +83,7 @@ class KernelTest(parameterized.TestCase):
     keys = attention.KeyValue(jnp.asarray(k), jnp.asarray(v))
     want = run(jnp.asarray(q), keys, jnp.asarray(segments))
     got = run(jnp.asarray(_last(q, count)), keys, jnp.asarray(segments))
+    self.assertEqual(got.shape, (2, count, 4, 64))
     np.testing.assert_allclose(got, _last(want, count), atol=3e-6)
 
   @parameterized.product(count=[130, 30], window=[None, 7])

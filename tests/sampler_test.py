@@ -60,7 +60,7 @@ def _sample(lengths, **options):
   return _make(**options)(params, *_prompts(lengths), _keys(lengths))
 
 
-class QueuesTest(parameterized.TestCase):
+class MeshTest(parameterized.TestCase):
 
   @parameterized.product(sizes=[(2, 2, 2), (4, 2, 1)], num_slots=[None, 8])
   def test_on_a_mesh(self, sizes, num_slots):
@@ -90,6 +90,9 @@ class QueuesTest(parameterized.TestCase):
     # Layers, prompts, completions, heads of keys, tokens, width.
     self.assertEqual('f32[2,1,3,1,12,8]' in program, divided)
     self.assertEqual('f32[2,1,3,2,12,8]' in program, not divided)
+
+
+class QueuesTest(parameterized.TestCase):
 
   @parameterized.parameters(
       (1, 16), (16, 16), (17, 32), (32, 32), (33, 40), (40, 40)
@@ -156,6 +159,20 @@ class MemoryTest(absltest.TestCase):
         2 * rollout.cache_bytes(half, params, 4, 3, t, c, 2),
         rollout.cache_bytes(model, params, 4, 3, t, c, 2),
     )
+
+  def test_a_device_of_a_mesh_has_its_heads_and_a_copy_of_the_model(self):
+    model, params = _policy()
+    mesh = models.make_mesh(1, 4, 2, num_rows=1)
+    sizes = 4, 3, 16, 5, None
+    self.assertEqual(
+        2 * rollout.cache_bytes(model, params, *sizes, mesh),
+        rollout.cache_bytes(model, params, *sizes),
+    )
+    self.assertEqual(
+        2 * memory.gathered_bytes(model, params, mesh),
+        sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
+    )
+    self.assertEqual(memory.gathered_bytes(model, params, None), 0)
 
   def test_a_cache_that_cannot_be_is_refused(self):
     with self.assertRaisesRegex(

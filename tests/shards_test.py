@@ -112,7 +112,7 @@ class ShardsTest(parameterized.TestCase):
     gram = whole(grams(readings), 3)
     self.assertLess(relative(gram, oracle @ oracle.T), 3e-6)
 
-  def test_weights_and_all_readings(self):
+  def test_weights_and_sketches(self):
     params, batch = decoder.params(True), decoder.batch(4, size=SIZE)
     oracle = decoder.matrix(decoder.rows(True, params, batch))
     weights_R = np.array([2.0, 0.0, -1.0, 0.5])
@@ -131,6 +131,45 @@ class ShardsTest(parameterized.TestCase):
     )
     self.assertLess(relative(estimate, oracle @ oracle.T), 0.1)
     self.assertGreater(relative(estimate, oracle @ oracle.T), 1e-4)
+
+  def test_other_readings(self):
+    mesh = jax.make_mesh((8,), ('fsdp',), (AxisType.Auto,))
+    shards = gl.Shards(
+        None, ('fsdp',), lambda path, leaf: 0 if path[0].key == 'w' else None
+    )
+    block = gl.tap(lambda p, x_BxN: jnp.sum(x_BxN @ p['w'] + p['b'][0]),
+                   shards=shards)
+
+    def step(p, metric, direction, x_RxBxN):
+      probe = gl.Probe(2, metric=metric, direction=direction)
+      return gl.value_grad_readings(
+          lambda p, probe, x: shards.collect(block(p, x, probe))
+      )(p, probe, x_RxBxN)[2]
+
+    draw = np.random.default_rng(0)
+    trees = [
+        dict(w=draw.random(8, np.float32), b=draw.random(1, np.float32))
+        for _ in range(3)
+    ]
+    x_RxBxN = draw.normal(size=(2, 8, 8)).astype(np.float32)
+    own = dict(w=P('fsdp'), b=P())
+    reading = jax.jit(jax.shard_map(
+        step, mesh=mesh, in_specs=(own, own, own, P(None, 'fsdp')),
+        out_specs=P(), check_vma=False,
+    ))(*trees, x_RxBxN)
+    _, metric, direction = (np.append(t['w'], t['b']) for t in trees)
+    rows = np.hstack([x_RxBxN.sum(1), np.full((2, 1), 8.0)])
+    for got, want in (
+        (reading.gram_RxR, rows @ rows.T),
+        (reading.metric_gram_RxR, rows * metric @ rows.T),
+        (reading.along_R, rows @ direction),
+    ):
+      np.testing.assert_allclose(got, want, rtol=1e-5)
+
+  def test_a_dimension_that_is_none(self):
+    shards = gl.Shards(None, ('fsdp',), lambda path, leaf: -1)
+    with self.assertRaisesRegex(ValueError, r"\['w'\] of shape \(3,\) .* -1"):
+      shards.dims({'w': jnp.ones(3)})
 
   def test_gathered_in_half_precision(self):
     mesh = jax.make_mesh((8,), ('fsdp',), (AxisType.Auto,))

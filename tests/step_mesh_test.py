@@ -104,6 +104,11 @@ class MeshTest(parameterized.TestCase):
         joint_loss.vector(s.opt_state[2][0].mu) for s in (state, other)
     )
     self.assertLess(joint_loss.distance(gradient, oracle), 2e-5)
+    if exact and measured.weights is not None:
+      # Of 'lagged' steps, which are applied to the next.
+      np.testing.assert_allclose(
+          state.opt_state[0].weights_K, other.opt_state[0].weights_K, rtol=1e-4
+      )
     fields = ['loss_R', 'entropy_R', 'sampler_gap_R', 'shares_K']
     for field in fields + (['grams', 'weights'] if exact else []):
       for a, b in zip(

@@ -5,13 +5,14 @@ import pathlib
 import signal
 import tempfile
 
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 import jax
 import numpy as np
 import pytest
 import tiny_config
 
 from gradlens import build, checkpoint, train
+from gradlens.optimizer import make_optimizer
 from gradlens.report import history
 
 pytestmark = pytest.mark.slow
@@ -52,7 +53,39 @@ class TrainMeshTest(absltest.TestCase):
         _config(task=2, fsdp=2, tensor=2), cls.workdir, writers=[_Ending()]
     )
     cls.ended = history.load(cls.workdir)
+    cls.restored = [
+        cls.restore(task=2, fsdp=2, tensor=2), cls.restore(task=4, fsdp=2)
+    ]
     cls.resumed = train.train(_config(task=4, fsdp=2), cls.workdir)
+
+  @classmethod
+  def restore(cls, **mesh):
+    """The state that the run ended with, on a mesh."""
+    config = _config(**mesh)
+    setup = build.setup(config)
+    optimizer = make_optimizer(config, len(setup.tasks), None)
+    like = train.first_state(setup, optimizer, jax.random.key(0))
+    with checkpoint.Checkpoints(cls.workdir) as saved:
+      return saved.restore(like)[0]
+
+  def test_what_is_restored_is_the_same(self):
+    ours, theirs = map(jax.tree.leaves, self.restored)
+    for a, b in zip(ours, theirs, strict=True):
+      if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+        a, b = map(jax.random.key_data, (a, b))
+      np.testing.assert_array_equal(a, b)
+    moments, _ = (r.opt_state[2][0].mu for r in self.restored)
+    self.assertGreater(
+        max(float(abs(m).max()) for m in jax.tree.leaves(moments)), 0
+    )
+    gates = [
+        r.opt_state[2][0].nu['layers']['feed_forward']['gate']['kernel']
+        for r in self.restored
+    ]
+    self.assertEqual(
+        [gate.addressable_shards[0].data.shape for gate in gates],
+        [(2, 4, 8), (2, 2, 16)],
+    )
 
   def test_what_is_measured_is_the_same(self):
     for tag, values in self.alone.scalars.items():
@@ -84,13 +117,25 @@ class TrainMeshTest(absltest.TestCase):
       self.assertLen(leaf.sharding.device_set, 1)
 
 
-class RefusedTest(absltest.TestCase):
+class RefusedTest(parameterized.TestCase):
 
   def test_other_devices_than_there_are(self):
     with self.assertRaisesRegex(
         ValueError, 'config.mesh: .* 2 x 1 x 1 = 2 devices'
     ):
       build.setup(_config(task=2))
+
+  @parameterized.parameters(
+      ('hidden_size', 18, 4), ('vocab_size', 385, 2),
+      ('intermediate_size', 15, 2),
+  )
+  def test_sizes_that_do_not_divide(self, name, size, devices):
+    config = _config(fsdp=4, tensor=2)
+    config.model[name] = size
+    with self.assertRaisesRegex(
+        ValueError, f'config.mesh: {name} = {size} .* {devices} devices'
+    ):
+      build.setup(config)
 
   def test_prompts_that_do_not_divide(self):
     with self.assertRaisesRegex(

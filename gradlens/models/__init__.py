@@ -29,12 +29,13 @@ from gradlens.models.huggingface import (
 from gradlens.models.layouts import Groups, Sequences
 from gradlens.models.sharding import (
     DATA,
+    TENSOR,
     check_mesh,
-    like,
     make_mesh,
     shardings,
     shards,
     specs,
+    specs_like,
 )
 from gradlens.models.tapped import BLOCKS, REMAT, blocks, tapped
 from gradlens.models.vocabulary import Scores, policy_logprobs, scores
@@ -43,10 +44,10 @@ from gradlens.models.weights import load, save
 __all__ = [
     'BLOCKS', 'Cache', 'Compute', 'DATA', 'DecoderConfig', 'Groups',
     'KERNELS', 'LINEAR', 'Lora', 'Model', 'REMAT', 'Scores', 'Sequences',
-    'WARM', 'adapt', 'blocks', 'build', 'check_mesh', 'decode',
-    'fastest_attention', 'from_huggingface', 'init', 'join', 'like', 'load',
+    'TENSOR', 'WARM', 'adapt', 'blocks', 'build', 'check_mesh', 'decode',
+    'fastest_attention', 'from_huggingface', 'init', 'join', 'load',
     'load_model', 'load_tokenizer', 'logits', 'make_cache',
     'make_mesh', 'merge', 'policy_logprobs', 'prefill', 'save', 'save_model',
-    'scores', 'shardings', 'shards', 'specs', 'split', 'tapped',
+    'scores', 'shardings', 'shards', 'specs', 'specs_like', 'split', 'tapped',
     'to_huggingface',
 ]

@@ -1,6 +1,7 @@
 """Layouts: what a row's tokens are to each other.
 
-N sequences of L tokens; or N prompts of T tokens with G completions of C.
+N sequences of L tokens; or N prompts of T tokens with G completions of C, of
+which the first M = C - 1 are computed: L = T + G x M.
 """
 
 from typing import NamedTuple
@@ -80,5 +81,5 @@ class Groups(NamedTuple):
     last_NxGx1xD = jnp.broadcast_to(
         x_NxLxD[:, None, t - 1 : t], (n, g, 1, size)
     )
-    own = x_NxLxD[:, t:].reshape(n, g, c - 1, size)
-    return jnp.concatenate([last_NxGx1xD, own], axis=2)
+    rest_NxGxMxD = x_NxLxD[:, t:].reshape(n, g, c - 1, size)
+    return jnp.concatenate([last_NxGx1xD, rest_NxGxMxD], axis=2)

@@ -8,6 +8,7 @@ them whole.
 
 from collections.abc import Sequence
 import functools
+import math
 from typing import Any
 
 import jax
@@ -80,10 +81,11 @@ def specs(params: Any, *, tensor: bool = True, data: bool = True) -> Any:
   return jax.tree_util.tree_map_with_path(spec, params)
 
 
-def like(tree: Any, params: Any, of_params: Any) -> Any:
+def specs_like(tree: Any, params: Any, of_params: Any) -> Any:
   """Specs of what holds copies of the parameters, as an optimizer's state.
 
-  What has neither the path nor the shape of a parameter is on every device.
+  What does not end in the path of a parameter, with its shape, is on every
+  device.
   """
   known = {
       path: (leaf.shape, spec)
@@ -139,7 +141,7 @@ def make_mesh(
         f' devices (task x fsdp x tensor) was asked for, and there are'
         f' {len(devices)}.'
     )
-  groups = max(n for n in range(1, task + 1) if task % n == num_rows % n == 0)
+  groups = math.gcd(task, num_rows)
   # Any factors will do: 8 x 8 on a torus of 4 x 4 x 4 as well.
   places = mesh_utils.create_device_mesh(
       (groups, task // groups * fsdp, tensor), devices,

@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from gradlens import models
 
@@ -11,8 +12,12 @@ from gradlens import models
 def cache_bytes(
     model: models.Model, params: Any, num_prompts: int, num_completions: int,
     prompt_tokens: int, max_new_tokens: int, num_slots: int | None,
+    mesh: Mesh | None = None,
 ) -> int:
-  """Keys and values of all prompts, and of the completions of all slots."""
+  """Keys and values of all prompts, and of the completions of all slots.
+
+  On a mesh, of a device; prompts and slots are those of its group.
+  """
   config = model.config
   embedding = jax.eval_shape(model.compute.cast, params)['embed']['embedding']
   token = (
@@ -23,7 +28,21 @@ def cache_bytes(
   prompts = num_prompts * prompt_tokens
   if slots < num_prompts:
     prompts += slots * prompt_tokens  # those being decoded, beside the queue's
-  return token * (prompts + slots * num_completions * max_new_tokens)
+  size = token * (prompts + slots * num_completions * max_new_tokens)
+  return size if mesh is None else size // mesh.shape[models.TENSOR]
+
+
+def gathered_bytes(
+    model: models.Model, params: Any, mesh: Mesh | None
+) -> int:
+  """Of the parameters' copy on each device, which only a mesh needs."""
+  if mesh is None:
+    return 0
+  size = sum(
+      leaf.size * leaf.dtype.itemsize for leaf in
+      jax.tree.leaves(jax.eval_shape(model.compute.cast, params))
+  )
+  return size // mesh.shape[models.TENSOR]
 
 
 def free_bytes(device: jax.Device) -> int:
@@ -37,6 +56,7 @@ def free_bytes(device: jax.Device) -> int:
 def check_memory(
     model: models.Model, params: Any, num_prompts: int, num_completions: int,
     prompt_tokens: int, max_new_tokens: int, num_slots: int | None,
+    mesh: Mesh | None = None,
 ) -> None:
   """Refuses a cache that cannot be, before anything is allocated.
 
@@ -45,15 +65,18 @@ def check_memory(
   """
   need = cache_bytes(
       model, params, num_prompts, num_completions, prompt_tokens,
-      max_new_tokens, num_slots,
+      max_new_tokens, num_slots, mesh,
   )
-  free = free_bytes(jax.local_devices()[0])
+  copy = gathered_bytes(model, params, mesh)
+  free = free_bytes(jax.local_devices()[0]) - copy
   if need > free:
     slots = num_prompts if num_slots is None else num_slots
     raise ValueError(
         f'the cache of {num_prompts} prompts of {prompt_tokens} tokens, with'
         f' {num_completions} completions of {max_new_tokens} in'
         f' {slots} slots, needs {need / 1e9:.1f} GB, and'
-        f' {free / 1e9:.1f} GB are free; lower num_slots, num_completions or'
-        ' max_new_tokens.'
+        f' {free / 1e9:.1f} GB are free'
+        + (f' beside {copy / 1e9:.1f} GB of parameters' if copy else '')
+        + '; lower num_slots, num_completions or max_new_tokens'
+        + (', or raise mesh.tensor.' if copy else '.')
     )

@@ -100,12 +100,15 @@ def make_sampler(
   data axes, and the cache by heads over 'tensor'.
 
   Raises:
-    ValueError: when called, an argument that makes no sense, or a cache that
-      needs more memory than there is.
+    ValueError: slots that are none, or that the mesh does not divide; when
+      called, another argument that makes no sense, or a cache that needs more
+      memory than there is.
   """
   groups = 1 if mesh is None else math.prod(
       mesh.shape[axis] for axis in models.DATA
   )
+  if num_slots is not None and num_slots < 1:
+    raise ValueError(f'num_slots={num_slots} must be None or at least 1.')
   if num_slots is not None and num_slots % groups:
     raise ValueError(
         f'num_slots={num_slots} cannot be divided by the {groups} devices of'
@@ -123,7 +126,7 @@ def make_sampler(
     if (n, t, g) not in shapes:
       check_memory(
           model, params, n // groups, g, t, max_new_tokens,
-          slots and slots // groups,
+          slots and slots // groups, mesh,
       )
       shapes.add((n, t, g))
       _log.info(
