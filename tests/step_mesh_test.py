@@ -106,8 +106,9 @@ class MeshTest(parameterized.TestCase):
     self.assertLess(joint_loss.distance(gradient, oracle), 2e-5)
     if exact and measured.weights is not None:
       # Of 'lagged' steps, which are applied to the next.
-      np.testing.assert_allclose(
-          state.opt_state[0].weights_K, other.opt_state[0].weights_K, rtol=1e-4
+      jax.tree.map(
+          functools.partial(np.testing.assert_allclose, rtol=1e-4),
+          state.opt_state[0].weights_K, other.opt_state[0].weights_K,
       )
     fields = ['loss_R', 'entropy_R', 'sampler_gap_R', 'shares_K']
     for field in fields + (['grams', 'weights'] if exact else []):
