@@ -57,7 +57,6 @@ _SENT = dict(
     reduce_scatter=lambda n: (n - 1) / n,
     all_to_all=lambda n: (n - 1) / n,
     psum=lambda n: 2 * (n - 1) / n,
-    psum_invariant=lambda n: 2 * (n - 1) / n,
 )
 
 

@@ -1,6 +1,7 @@
 """Build: everything that a run needs, from its config, before any work."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
 import functools
 import logging
 from typing import Any, NamedTuple
@@ -97,6 +98,15 @@ def _compute(config: Any, mesh: Mesh | None) -> models.Compute:
   return models.Compute(config.compute.dtype, attention, config.compute.remat)
 
 
+@contextlib.contextmanager
+def _about(key: str) -> Iterator[None]:
+  """Names the key of the config that an error is about."""
+  try:
+    yield
+  except (FileNotFoundError, ValueError) as error:
+    raise ValueError(f'{key}: {error}') from error
+
+
 def make_mesh(config: Any) -> Mesh | None:
   """The devices of a config; None is the first one.
 
@@ -110,12 +120,10 @@ def make_mesh(config: Any) -> Mesh | None:
           '%d devices, and config.mesh takes one of them', jax.device_count()
       )
     return None
-  try:
+  with _about('config.mesh'):
     return models.make_mesh(
         **sizes, num_rows=len(config.tasks) * config.num_splits
     )
-  except ValueError as error:
-    raise ValueError(f'config.mesh: {error}') from error
 
 
 def _check_mesh(
@@ -125,10 +133,8 @@ def _check_mesh(
   if mesh is None:
     return
   parts = config.num_splits * config.num_micro_batches
-  try:
+  with _about('config.mesh'):
     models.check_mesh(mesh, of_model, config.prompts_per_task // parts)
-  except ValueError as error:
-    raise ValueError(f'config.mesh: {error}') from error
 
 
 def load_model(
@@ -152,23 +158,17 @@ def load_model(
   return model, adapters, model.compute.cast(params), tokenizer
 
 
-def _read(config: Any, read: Callable[[str], Any]) -> Any:
-  """Something of `init_from`."""
-  try:
-    return read(config.init_from)
-  except (FileNotFoundError, ValueError) as error:
-    raise ValueError(
-        f'config.init_from={config.init_from!r}: {error}'
-    ) from error
-
-
 def _first_model(
     config: Any, mesh: Mesh | None
 ) -> tuple[models.Model, Any, Any]:
   """From `init_from`, or drawn at random."""
   if config.init_from:
-    _check_mesh(config, mesh, _read(config, checkpoint.load_config))
-    return _read(config, functools.partial(checkpoint.load_model, mesh=mesh))
+    named = f'config.init_from={config.init_from!r}'
+    with _about(named):
+      of_model = checkpoint.load_config(config.init_from)
+    _check_mesh(config, mesh, of_model)
+    with _about(named):
+      return checkpoint.load_model(config.init_from, mesh)
   tokenizer = ByT5Tokenizer()
   model = models.build(models.DecoderConfig(
       **config.model, eos_token_id=(tokenizer.eos_token_id,)

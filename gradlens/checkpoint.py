@@ -235,9 +235,13 @@ def _shapes(model: models.Model, mesh: Mesh | None) -> Any:
   )
 
 
+def _folder(path: epath.PathLike) -> epath.Path:
+  return models.WARM if path == 'warm' else epath.Path(path)
+
+
 def load_config(path: epath.PathLike) -> models.DecoderConfig:
   """Sizes and options of the model that `load_model` reads."""
-  folder = models.WARM if path == 'warm' else epath.Path(path)
+  folder = _folder(path)
   own = folder / MODEL
   return models.load_model(own if own.exists() else folder).config
 
@@ -267,7 +271,7 @@ def load_model(
     ValueError: nothing of the kind is there, or it cannot be read.
     FileNotFoundError: likewise.
   """
-  folder = models.WARM if path == 'warm' else epath.Path(path)
+  folder = _folder(path)
   if not (folder / MODEL).exists():
     model, params = _load(folder, mesh)
     return model, params, models.load_tokenizer(folder)
