@@ -25,7 +25,7 @@ from jax.experimental import topologies
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from gradlens import models, train_step
+from gradlens import models, placement, train_step
 from gradlens.configs import default
 from gradlens.experience import Batch
 from gradlens.optimizer import make_optimizer
@@ -104,7 +104,7 @@ def arguments(
   state = jax.eval_shape(first)
   state = jax.tree.map(
       lambda a, own: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=own),
-      state, models.shardings(mesh, train_step.state_specs(state)),
+      state, models.shardings(mesh, placement.state_specs(state)),
   )
   everywhere = NamedSharding(mesh, PartitionSpec())
   k, b = num_tasks, _PROMPTS.value * mesh.shape['fsdp'] * num_splits

@@ -10,7 +10,7 @@ from jax.sharding import Mesh, PartitionSpec
 import optax
 
 import gradlens as gl
-from gradlens import advantages, losses, masked, models
+from gradlens import advantages, losses, masked, models, placement
 from gradlens.experience import Batch
 from gradlens.optimizer import Optimizer
 from gradlens.rows import Row, make_rows, micro_batches
@@ -187,42 +187,6 @@ def row_gradients(losses_fn: Losses, num_rows: int) -> Callable[..., Any]:
 # (state, row_R, extras) -> (values, updates, opt_state, fields of Measured)
 Gradient = Callable[[TrainState, Row, dict[str, jax.Array]], tuple]
 
-# (params, frozen, row_R, *rest) -> (values, grads, grams)
-Local = Callable[..., tuple]
-
-
-def _row_specs(row: Row, num_micro_batches: int | None) -> Row:
-  """Rows over 'task', and their prompts over 'fsdp'."""
-  lead = [None] if num_micro_batches else []
-
-  def spec(leaf):
-    return PartitionSpec(*lead, *models.DATA[: leaf.ndim - len(lead)])
-
-  return jax.tree.map(spec, row)
-
-
-def _on(
-    mesh: Mesh | None, local: Local, num_micro_batches: int | None
-) -> Local:
-  """What one device computes of its rows and shards, on all of a mesh."""
-  if mesh is None:
-    return local
-
-  def run(params, frozen, row, *rest):
-    own = models.specs(params, tensor=False)
-    return jax.shard_map(
-        local, mesh=mesh,
-        in_specs=(
-            own, models.specs(frozen, tensor=False),
-            _row_specs(row, num_micro_batches),
-            *[PartitionSpec()] * len(rest),
-        ),
-        out_specs=(PartitionSpec(), own, PartitionSpec()),
-        axis_names={*models.DATA}, check_vma=False,
-    )(params, frozen, row, *rest)
-
-  return run
-
 
 def decomposed(
     losses_fn: Losses, optimizer: Optimizer, num_micro_batches: int | None,
@@ -240,12 +204,12 @@ def decomposed(
   def gradient(state, row, extras):
     # Stacked gradients are divided automatically.
     spread = None if correct.apply == 'stacked' else mesh
-    values, grads, grams = _on(spread, local, num_micro_batches)(
+    values, grads, grams = placement.on_mesh(spread, local, num_micro_batches)(
         state.params, state.frozen, row, state.opt_state[0], extras
     )
     if mesh is not None and correct.apply == 'stacked':
       specs = models.specs(state.params)
-      grads = _constrain(grads, mesh, jax.tree.map(
+      grads = placement.constrain(grads, mesh, jax.tree.map(
           lambda spec: PartitionSpec(None, *spec), specs
       ))
     updates, opt_state = optimizer.corrected.update(
@@ -293,7 +257,7 @@ def joint(
 
   def gradient(state, row, extras):
     del extras
-    values, grads, _ = _on(mesh, local, num_micro_batches)(
+    values, grads, _ = placement.on_mesh(mesh, local, num_micro_batches)(
         state.params, state.frozen, row
     )
     correction, *rest = state.opt_state
@@ -311,21 +275,6 @@ def joint(
   return gradient
 
 
-def state_specs(state: TrainState) -> TrainState:
-  """Where a state lies on a mesh: moments where their parameters do."""
-  params = models.specs(state.params)
-  return TrainState(
-      params, models.specs_like(state.opt_state, state.params, params),
-      PartitionSpec(), models.specs(state.frozen),
-  )
-
-
-def _constrain(tree: Any, mesh: Mesh | None, specs: Any) -> Any:
-  if mesh is None:
-    return tree
-  return jax.lax.with_sharding_constraint(tree, models.shardings(mesh, specs))
-
-
 def make_train_step(
     model: models.Model,
     optimizer: Optimizer,
@@ -341,7 +290,8 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Measured]]:
   """The pure step; `instrument=False` computes the joint gradient only.
 
-  On a mesh, from `models.make_mesh`, the state lies as `state_specs` says.
+  On a mesh, from `models.make_mesh`, the state lies where
+  `placement.state_specs` says.
   """
   stacked = instrument and optimizer.correction.apply == 'stacked'
   losses_fn = make_losses(
@@ -361,7 +311,7 @@ def make_train_step(
     )
     if several:
       row = micro_batches(row, num_micro_batches)
-    row = _constrain(row, mesh, _row_specs(row, several))
+    row = placement.constrain(row, mesh, placement.row_specs(row, several))
     values, updates, opt_state, correction = gradient_fn(
         state, row, objective.extras(batch.rewards_KxBxG)
     )
@@ -371,7 +321,7 @@ def make_train_step(
     if several:
       totals = jax.tree.map(lambda leaf: leaf.sum(axis=0), totals)
     state = state._replace(params=params, opt_state=opt_state)
-    state = _constrain(state, mesh, state_specs(state))
+    state = placement.constrain(state, mesh, placement.state_specs(state))
     return state, Measured(
         loss_R,
         masked.divide(totals.entropy, totals.tokens),

@@ -24,8 +24,8 @@ RL = (
     'mixture', 'experience', 'rows',
 )
 PROGRAM = (
-    'command', 'optimizer', 'train_step', 'metrics', 'checkpoint', 'evaluate',
-    'report', 'build', 'train',
+    'command', 'optimizer', 'placement', 'train_step', 'metrics', 'checkpoint',
+    'evaluate', 'report', 'build', 'train',
 )
 COMMANDS = ('main', 'measure', 'export')
 

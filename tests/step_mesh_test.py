@@ -9,7 +9,7 @@ import joint_loss
 import numpy as np
 import pytest
 
-from gradlens import models, train_step
+from gradlens import models, placement, train_step
 from gradlens.configs import default
 from gradlens.experience import Batch
 from gradlens.optimizer import make_optimizer
@@ -75,7 +75,7 @@ def step(sizes, num_tasks, num_splits, apply, *, blocks='global', micro=1,
     mesh = models.make_mesh(*sizes, num_rows=num_tasks * num_splits)
     models.check_mesh(mesh, model.config, PROMPTS // micro)
     state = jax.device_put(
-        state, models.shardings(mesh, train_step.state_specs(state))
+        state, models.shardings(mesh, placement.state_specs(state))
     )
   run = jax.jit(train_step.make_train_step(
       model, optimizer, GRPO, num_splits=num_splits, temperature=0.8,

@@ -1,0 +1,66 @@
+"""Placement: where state and rows lie on a mesh, and who computes what.
+
+Rows lie over 'task', and their prompts over 'fsdp'.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, PartitionSpec
+
+from gradlens import models
+from gradlens.rows import Row
+
+# (params, frozen, row_R, *rest) -> (values, grads, grams)
+Local = Callable[..., tuple]
+
+
+def row_specs(row: Row, num_micro_batches: int | None) -> Row:
+  """Of all rows, `[R, ...]`, or `[M, R, ...]` of micro-batches."""
+  lead = [None] if num_micro_batches else []
+
+  def spec(leaf):
+    return PartitionSpec(*lead, *models.DATA[: leaf.ndim - len(lead)])
+
+  return jax.tree.map(spec, row)
+
+
+def on_mesh(
+    mesh: Mesh | None, local: Local, num_micro_batches: int | None
+) -> Local:
+  """What one device computes of its rows and shards, on all of a mesh."""
+  if mesh is None:
+    return local
+
+  def run(params, frozen, row, *rest):
+    own = models.specs(params, tensor=False)
+    return jax.shard_map(
+        local, mesh=mesh,
+        in_specs=(
+            own, models.specs(frozen, tensor=False),
+            row_specs(row, num_micro_batches),
+            *[PartitionSpec()] * len(rest),
+        ),
+        out_specs=(PartitionSpec(), own, PartitionSpec()),
+        axis_names={*models.DATA}, check_vma=False,
+    )(params, frozen, row, *rest)
+
+  return run
+
+
+def state_specs(state: Any) -> Any:
+  """Of a `TrainState`: moments where their parameters are."""
+  params = models.specs(state.params)
+  return state._replace(
+      params=params,
+      opt_state=models.specs_like(state.opt_state, state.params, params),
+      key=PartitionSpec(), frozen=models.specs(state.frozen),
+  )
+
+
+def constrain(tree: Any, mesh: Mesh | None, specs: Any) -> Any:
+  """Keeps arrays of a compiled step where they belong."""
+  if mesh is None:
+    return tree
+  return jax.lax.with_sharding_constraint(tree, models.shardings(mesh, specs))
