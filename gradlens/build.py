@@ -13,6 +13,7 @@ from transformers import ByT5Tokenizer
 from gradlens import (
     checkpoint,
     experience,
+    hosts,
     models,
     rollout,
     tasks,
@@ -151,8 +152,9 @@ def load_model(
   )
   key = jax.random.fold_in(jax.random.key(config.seed), 2)
   model, adapters = models.adapt(model, lora, key)
-  adapters = jax.device_put(
-      adapters, models.shardings(mesh, models.specs(adapters))
+  adapters = jax.tree.map(
+      hosts.spread, jax.device_get(adapters),
+      models.shardings(mesh, models.specs(adapters)),
   )
   # What is not trained need not be more precise than its products.
   return model, adapters, model.compute.cast(params), tokenizer
@@ -234,7 +236,7 @@ def setup(config: Any) -> Setup:
         f' num_splits={config.num_splits} x num_micro_batches='
         f'{config.num_micro_batches}.'
     )
-  all_tasks = load_tasks(config)
+  all_tasks = hosts.agree(lambda: load_tasks(config))
   mesh = make_mesh(config)
   model, params, frozen, tokenizer = load_model(config, mesh)
   r = config.rollout
@@ -250,9 +252,10 @@ def setup(config: Any) -> Setup:
         f'model.vocab_size={model.config.vocab_size} is smaller than the'
         f" tokenizer's {len(tokenizer)} tokens; raise it."
     )
-  encode_prompt = text.prompt_encoder(
+  # Each prompt once: all are read for their lengths, and then at every step.
+  encode_prompt = functools.cache(text.prompt_encoder(
       tokenizer, chat=config.prompt.chat, system=config.prompt.system
-  )
+  ))
   for task in all_tasks:
     text.check_lengths(
         encode_prompt, tokenizer, task.name, task.train + task.heldout,

@@ -11,7 +11,7 @@ import jax
 from jax.sharding import Mesh
 import orbax.checkpoint as ocp
 
-from gradlens import models
+from gradlens import hosts, models
 from gradlens.train_step import TrainState
 
 CONFIG, VERSIONS, MODEL, STATES = (
@@ -24,11 +24,17 @@ PACKAGES = ('gradlens', 'jax', 'jaxlib', 'flax', 'optax', 'numpy',
 _FREE = ('log_seconds', 'checkpoint.', 'evaluate.', 'mesh.')
 
 
-def _flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+def versions() -> dict[str, str]:
+  """Of the packages that a run's numbers depend on."""
+  return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  """Keys with dots, to values that are no mappings."""
   flat = {}
   for key, value in config.items():
     if isinstance(value, Mapping) and value:
-      flat |= _flatten(value, f'{prefix}{key}.')
+      flat |= flatten(value, f'{prefix}{key}.')
     else:
       flat[prefix + key] = value
   return flat
@@ -85,16 +91,14 @@ def claim(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
           f' ({", ".join(sorted(present)[:3])}); choose an empty or new one.'
       )
     if CONFIG not in present:
-      write_json(workdir / VERSIONS, {
-          name: importlib.metadata.version(name) for name in PACKAGES
-      })
+      write_json(workdir / VERSIONS, versions())
       write_json(workdir / CONFIG, config)
   except OSError as error:
     raise ValueError(
         f'workdir {workdir} cannot be written ({error.strerror}); choose'
         ' another.'
     ) from error
-  _check_same(workdir, _flatten(read_config(workdir)), _flatten(config))
+  _check_same(workdir, flatten(read_config(workdir)), flatten(config))
   return workdir
 
 
@@ -207,10 +211,10 @@ def save_model(
   """Keeps what a run's states belong to: its model, and what is frozen."""
   folder = workdir / MODEL
   if model.lora is None:
-    models.save_model(model, folder, tokenizer)
+    hosts.by_first(lambda: models.save_model(model, folder, tokenizer))
   elif not (folder / LORA).exists():
     models.save(models.build(model.config), frozen, folder, tokenizer)
-    write_json(folder / LORA, model.lora._asdict())
+    hosts.by_first(lambda: write_json(folder / LORA, model.lora._asdict()))
 
 
 def load_frozen(

@@ -1,6 +1,6 @@
 """Evaluation: held-out rewards of every task, prompt by prompt."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import json
 from typing import Any, NamedTuple
 
@@ -8,6 +8,7 @@ from etils import epath
 import jax
 import numpy as np
 
+from gradlens import hosts
 from gradlens.experience import Collect
 
 FOLDER = 'evals'
@@ -33,6 +34,7 @@ def evaluate(
     key: jax.Array,
     *,
     batch_size: int,
+    decode: Callable[[np.ndarray, np.ndarray], str],
 ) -> Evaluation:
   """Samples completions of every task's held-out prompts and scores them.
 
@@ -43,6 +45,7 @@ def evaluate(
     key: the same key at every evaluation of a run pairs them prompt by
       prompt, sample by sample.
     batch_size: prompts of each task at once.
+    decode: tokens and mask of a completion to its text.
   """
   rewards, samples = [], [[] for _ in tasks]
   for start in range(0, len(tasks[0].heldout), batch_size):
@@ -50,10 +53,17 @@ def evaluate(
     sampled = collect(params, records, jax.random.fold_in(key, start))
     rewards_KxBxG = np.asarray(sampled.batch.rewards_KxBxG)
     rewards.append(rewards_KxBxG.mean(-1))
+    missing = _SHOWN - len(samples[0])
+    if missing <= 0:
+      continue
+    tokens_KxBxC, mask_KxBxC = hosts.whole([
+        a[:, :missing, 0]
+        for a in (sampled.batch.tokens_KxBxGxC, sampled.batch.mask_KxBxGxC)
+    ])
     for k, rows in enumerate(records):
-      missing = _SHOWN - len(samples[k])
       samples[k] += [
-          dict(prompt=record.prompt, completion=sampled.texts[k][b][0],
+          dict(prompt=record.prompt,
+               completion=decode(tokens_KxBxC[k, b], mask_KxBxC[k, b]),
                answer=record.answer, reward=float(rewards_KxBxG[k, b, 0]))
           for b, record in enumerate(rows[:missing])
       ]

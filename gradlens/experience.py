@@ -9,10 +9,9 @@ import time
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from gradlens import rollout, tasks, text
+from gradlens import hosts, rollout, tasks, text
 
 
 class Batch(NamedTuple):
@@ -40,14 +39,14 @@ class Sampled(NamedTuple):
 
   Attributes:
     batch: `Batch`.
-    texts: completions, `[K][B][G]`.
+    lengths_KxBxG: tokens of the completions.
     errors_K: how many completions the verifier raised on.
     timeouts_K: on how many it ran out of time.
     seconds: spent on 'rollout' and on 'verify'.
   """
 
   batch: Batch
-  texts: list[list[list[str]]]
+  lengths_KxBxG: np.ndarray
   errors_K: np.ndarray
   timeouts_K: np.ndarray
   seconds: dict[str, float]
@@ -108,25 +107,34 @@ def sampled(
         rollout.request_keys(key, (k * b, num_completions)),
     )
     _check(out, (k * b, num_completions))
-    out = jax.tree.map(lambda a: a.reshape(k, b, *a.shape[1:]), out)
-    tokens, mask = np.asarray(out.tokens_NxGxC), np.asarray(out.mask_NxGxC)
+    # Each host reads and scores what its own devices have sampled.
+    rows = hosts.own_rows(out.mask_NxGxC)
+    tokens, mask = (
+        hosts.read(a, rows) for a in (out.tokens_NxGxC, out.mask_NxGxC)
+    )
     texts = [
-        [
-            [text.decode(tokenizer, *pair) for pair in zip(*group, strict=True)]
-            for group in zip(*task, strict=True)
-        ]
-        for task in zip(tokens, mask, strict=True)
+        [text.decode(tokenizer, *pair) for pair in zip(*group, strict=True)]
+        for group in zip(tokens, mask, strict=True)
     ]
     decoded = time.monotonic()
-    rewards, errors, timeouts = _verify(verifier, texts, records_KxB, names)
+    scores = _verify(verifier, texts, records_KxB, names, rows)
+    rewards, errors, timeouts, lengths = (
+        hosts.share(
+            values.reshape(len(rows), num_completions), rows, k * b
+        ).reshape(k, b, num_completions)
+        for values in (*scores, mask.sum(-1))
+    )
     seconds = dict(
         rollout=decoded - start, verify=time.monotonic() - decoded
     )
+    out = jax.tree.map(lambda a: a.reshape(k, b, *a.shape[1:]), out)
     batch = Batch(
         prompts_KxBxT, prompt_mask_KxBxT, out.tokens_NxGxC, out.mask_NxGxC,
         out.logprobs_NxGxC, rewards,
     )
-    return Sampled(batch, texts, errors, timeouts, seconds)
+    return Sampled(
+        batch, lengths, errors.sum((1, 2)), timeouts.sum((1, 2)), seconds
+    )
 
   return collect
 
@@ -146,24 +154,24 @@ def _check(out: rollout.Completions, shape: tuple[int, int]) -> None:
 
 
 def _verify(
-    verifier: tasks.Verifier, texts: list[list[list[str]]],
-    records_KxB: Records, names: Sequence[str],
+    verifier: tasks.Verifier, texts_nxG: list[list[str]],
+    records_KxB: Records, names: Sequence[str], rows: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Rewards `[K, B, G]`, and failures of the verifier counted per task."""
+  """Rewards of some rows of completions, and which failed how: all in turn."""
+  prompts = [
+      (name, record)
+      for name, records in zip(names, records_KxB, strict=True)
+      for record in records
+  ]
   items = [
-      (name, completion, record)
-      for name, groups, records in zip(names, texts, records_KxB, strict=True)
-      for group, record in zip(groups, records, strict=True)
+      (prompts[row][0], completion, prompts[row][1])
+      for row, group in zip(rows, texts_nxG, strict=True)
       for completion in group
   ]
   results = verifier.score(items)
-  shape = (len(texts), len(texts[0]), len(texts[0][0]))
-  rewards = np.array([r.score for r in results], np.float32).reshape(shape)
-  status = np.array([r.status for r in results]).reshape(shape)
-  errors_K, timeouts_K = (
-      (status == bad).sum((1, 2)) for bad in ('error', 'timeout')
-  )
-  return rewards, errors_K, timeouts_K
+  rewards = np.array([r.score for r in results], np.float32)
+  status = np.array([r.status for r in results], str)
+  return rewards, *((status == bad).astype(int) for bad in ('error', 'timeout'))
 
 
 def references(
@@ -186,10 +194,11 @@ def references(
     shape = (k, b, 1, max_new_tokens)
     batch = Batch(
         prompts_KxBxT, prompt_mask_KxBxT, tokens.reshape(shape),
-        mask.reshape(shape), jnp.zeros(shape), jnp.ones(shape[:3]),
+        mask.reshape(shape), np.zeros(shape, np.float32),
+        np.ones(shape[:3], np.float32),
     )
-    texts = [[[record.answer] for record in records] for records in records_KxB]
     none_K = np.zeros(k, int)
-    return Sampled(batch, texts, none_K, none_K, {})
+    lengths_KxBxG = batch.mask_KxBxGxC.sum(-1)
+    return Sampled(batch, lengths_KxBxG, none_K, none_K, {})
 
   return collect

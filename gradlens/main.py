@@ -6,13 +6,19 @@ with command.imports('train'):
   from absl import app, flags
   from ml_collections import config_flags
 
-  from gradlens import report, train
+  from gradlens import hosts, report, train
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'Config file, with its argument after a colon.',
     lock_config=True,
 )
 _WORKDIR = flags.DEFINE_string('workdir', None, "The run's folder.")
+_COORDINATOR = flags.DEFINE_string(
+    'coordinator', None, 'Of several hosts, ADDRESS:PORT of number 0; Cloud'
+    ' TPUs need none of these three flags.',
+)
+_NUM_HOSTS = flags.DEFINE_integer('num_hosts', None, 'How many there are.')
+_HOST = flags.DEFINE_integer('host', None, 'Which one this is, from 0.')
 
 
 def main(argv: list[str]) -> None:
@@ -21,9 +27,11 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f'not understood: {" ".join(argv[1:])}')
   command.show_progress()
   with command.one_sentence():
+    hosts.start(_COORDINATOR.value, _NUM_HOSTS.value, _HOST.value)
     train.train(_CONFIG.value, _WORKDIR.value)
-    print(report.table(_WORKDIR.value))
-    print(f'\nReport: {report.write(_WORKDIR.value)}')
+    if hosts.first():
+      print(report.table(_WORKDIR.value))
+      print(f'\nReport: {report.write(_WORKDIR.value)}')
 
 
 if __name__ == '__main__':

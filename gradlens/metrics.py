@@ -28,7 +28,7 @@ def _per_task(tag: str, values_K: Any, names: Sequence[str]) -> Scalars:
 def sampled_scalars(sampled: Sampled, names: Sequence[str]) -> Scalars:
   """What the batch says: rewards, lengths and the verifiers' failures."""
   rewards_KxBxG = np.asarray(sampled.batch.rewards_KxBxG)
-  lengths_KxBxG = np.asarray(sampled.batch.mask_KxBxGxC).sum(-1)
+  lengths_KxBxG = sampled.lengths_KxBxG
   degenerate_KxB = np.asarray(advantages.degenerate_groups(rewards_KxBxG))
   per_task = dict(
       reward=rewards_KxBxG.mean((1, 2)),

@@ -15,11 +15,21 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 import ml_collections
+import numpy as np
 import optax
 from tqdm import tqdm
 
 import gradlens as gl
-from gradlens import build, checkpoint, evaluate, metrics, models, rollout
+from gradlens import (
+    build,
+    checkpoint,
+    evaluate,
+    hosts,
+    metrics,
+    models,
+    rollout,
+    text,
+)
 from gradlens.mixture import Mixture
 from gradlens.optimizer import Optimizer, make_optimizer
 from gradlens.report import history
@@ -32,8 +42,10 @@ _log = logging.getLogger(__name__)
 def _on_sigterm() -> Iterator[threading.Event]:
   """An event that is set, instead of dying, when the run is asked to end."""
   asked = threading.Event()
-  if threading.current_thread() is not threading.main_thread():
-    yield asked  # only the main thread may handle signals
+  # Only the main thread may handle signals, and of several hosts jax does.
+  elsewhere = threading.current_thread() is not threading.main_thread()
+  if elsewhere or jax.process_count() > 1:
+    yield asked
     return
   previous = signal.signal(signal.SIGTERM, lambda *unused: asked.set())
   try:
@@ -175,7 +187,9 @@ def first_state(
     shapes = jax.eval_shape(init, run.params)
     specs = models.specs_like(shapes, run.params, models.specs(run.params))
     init = jax.jit(init, out_shardings=models.shardings(run.mesh, specs))
-    key = jax.device_put(key, models.shardings(run.mesh, PartitionSpec()))
+    everywhere = models.shardings(run.mesh, PartitionSpec())
+    data = np.asarray(jax.random.key_data(key))
+    key = jax.random.wrap_key_data(hosts.spread(data, everywhere))
   return TrainState(run.params, init(run.params), key, run.frozen)
 
 
@@ -196,7 +210,8 @@ def train(
     config: see `configs/default.py`.
     workdir: the run's folder.
     weighting: stands in for the correction that the config names.
-    writers: further metric writers (`write_scalars`, `write_texts`, `flush`).
+    writers: further metric writers (`write_scalars`, `write_texts`, `flush`);
+      the first host's are called.
     make_sampler: another engine for the rollouts (see `rollout.Sampler`); None
       is the policy's own.
 
@@ -209,6 +224,10 @@ def train(
       any step.
   """
   config = _resolve(config, weighting)
+  hosts.check_same({
+      '--workdir': str(workdir), **checkpoint.versions(),
+      **checkpoint.flatten(config.to_dict(), 'config.'),
+  })
   run = build.setup(config)
   optimizer = make_optimizer(config, len(run.tasks), weighting)
   objective = build.objective(config)
@@ -221,8 +240,12 @@ def train(
   )
   steps = _make_steps(config, run, optimizer, objective)
   mixture = Mixture(run.tasks, config.prompts_per_task, config.seed)
+  hosts.check_same(mixture.state(0))
   # Nothing is written before all else is found right.
-  workdir = checkpoint.claim(workdir, config.to_dict())
+  hosts.by_first(lambda: checkpoint.claim(workdir, config.to_dict()))
+  # What one host writes, all read.
+  hosts.agree(lambda: checkpoint.read_config(workdir))
+  workdir = epath.Path(workdir)
   checkpoint.save_model(workdir, run.model, run.frozen, run.tokenizer)
   key = jax.random.key(config.seed)
   rollout_key, evaluation_key = jax.random.split(jax.random.fold_in(key, 1))
@@ -241,13 +264,17 @@ def train(
       )
       first = mixture.step(data)
       _log.info('resuming %s at step %d', workdir, first)
-    metrics.truncate(workdir, first if first else -1)
-    tensorboard = metric_writers.create_default_writer(workdir / 'tensorboard')
-    out = _Writers([
-        enter(contextlib.closing(metrics.HistoryWriter(workdir))),
-        enter(contextlib.closing(tensorboard)),
-        *writers,
-    ])
+    out = _Writers([])
+    if hosts.first():
+      metrics.truncate(workdir, first if first else -1)
+      tensorboard = metric_writers.create_default_writer(
+          workdir / 'tensorboard'
+      )
+      out = _Writers([
+          enter(contextlib.closing(metrics.HistoryWriter(workdir))),
+          enter(contextlib.closing(tensorboard)),
+          *writers,
+      ])
     collect = build.collector(config, run, sample, verifier)
     collect_heldout = build.sampled(
         config, run, sample, verifier, config.evaluate.num_completions
@@ -264,7 +291,10 @@ def train(
       result = evaluate.evaluate(
           collect_heldout, state.policy, run.tasks, evaluation_key,
           batch_size=config.evaluate.batch_size,
+          decode=functools.partial(text.decode, run.tokenizer),
       )
+      if not hosts.first():
+        return
       evaluate.write(workdir, step, result)
       means = {name: float(r.mean()) for name, r in result.rewards.items()}
       out.scalars(step, {f'heldout/{name}': m for name, m in means.items()})
@@ -284,7 +314,8 @@ def train(
       state, measured = train_step(state, sampled.batch)
       for _ in range(config.inner_epochs - 1):
         state, _ = train_step(state, sampled.batch)
-      recorder.push(step + 1, sampled, measured, start)
+      if hosts.first():
+        recorder.push(step + 1, sampled, measured, start)
 
       done = step + 1
       last = done == config.num_steps
@@ -292,7 +323,7 @@ def train(
         recorder.flush()
         evaluate_at(done)
       # Asked only now: an evaluation takes its time.
-      ending = asked_to_end.is_set()
+      ending = hosts.ending(asked_to_end.is_set(), done)
       if done % config.checkpoint.every == 0 or last or ending:
         recorder.flush()
         out.flush()
@@ -300,4 +331,5 @@ def train(
       if ending and not last:
         _log.info('asked to end: saved step %d; run again to go on', done)
         break
+  hosts.wait()
   return history.load(workdir)

@@ -322,12 +322,15 @@ def make_train_step(
       totals = jax.tree.map(lambda leaf: leaf.sum(axis=0), totals)
     state = state._replace(params=params, opt_state=opt_state)
     state = placement.constrain(state, mesh, placement.state_specs(state))
-    return state, Measured(
+    measured = Measured(
         loss_R,
         masked.divide(totals.entropy, totals.tokens),
         masked.divide(totals.sampler_gap, totals.tokens),
         shares_K,
         advantages_KxBxG, update_norm=optax.tree.norm(updates), **correction,
     )
+    # For any host to read.
+    everywhere = jax.tree.map(lambda leaf: PartitionSpec(), measured)
+    return state, placement.constrain(measured, mesh, everywhere)
 
   return train_step

@@ -20,7 +20,7 @@ LIBRARY = (
     'diagnostics', 'proxy', 'intervals', 'summary', '__init__',
 )
 RL = (
-    'masked', 'text', 'models', 'tasks', 'rollout', 'advantages', 'losses',
+    'masked', 'hosts', 'text', 'models', 'tasks', 'rollout', 'advantages', 'losses',
     'mixture', 'experience', 'rows',
 )
 PROGRAM = (

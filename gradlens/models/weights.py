@@ -13,6 +13,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from gradlens import hosts
 from gradlens.models import adapters, forward
 from gradlens.models.config import DecoderConfig
 from gradlens.models.families import IMAGES, RENAMED, TOP
@@ -224,7 +225,7 @@ class _Part(NamedTuple):
   def read(self) -> np.ndarray:
     """Brings it to the host."""
     own = self.leaf if self.layer is None else self.leaf[self.layer]
-    own = np.asarray(own.astype(self.dtype))
+    own = hosts.whole(own.astype(self.dtype))
     return np.ascontiguousarray(own.T if self.transposed else own)
 
 
@@ -241,7 +242,7 @@ def save(
     tokenizer: to be stored beside the weights.
     dtype: of the stored tensors; the parameters' own by default.
     max_shard_size: bytes of a file, beyond which there are several and an
-      index; as much is in the host's memory at a time.
+      index; as much is in a host's memory at a time. The first host writes.
   """
   model, params = adapters.merge(model, params)
   folder = pathlib.Path(path)
@@ -260,10 +261,11 @@ def save(
       max_shard_size=max_shard_size,
   )
   for file, names in split.filename_to_tensors.items():
-    save_file(
-        {name: parts[name].read() for name in names}, folder / file,
-        metadata=dict(format='pt'),
-    )
+    tensors = {name: parts[name].read() for name in names}
+    if hosts.first():
+      save_file(tensors, folder / file, metadata=dict(format='pt'))
+  if not hosts.first():
+    return
   for file in folder.iterdir():
     ours = re.fullmatch(r'model(-\d{5}-of-\d{5})?\.safetensors', file.name)
     if ours and file.name not in split.filename_to_tensors:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gradlens import models
 from gradlens.models.attention import KeyValue
@@ -320,7 +320,10 @@ def generate_on(
       models.shardings(mesh, models.specs(params, data=False)),
   )
   prompts = PartitionSpec(models.DATA)
-  return jax.shard_map(
+  found = jax.shard_map(
       run, mesh=mesh, in_specs=(PartitionSpec(), *[prompts] * 3),
       out_specs=prompts, axis_names={*models.DATA}, check_vma=False,
   )(params, prompts_NxT, mask_NxT, keys_NxG)
+  # Whole rows, over 'tensor' too: hosts read them.
+  own = NamedSharding(mesh, prompts)
+  return jax.lax.with_sharding_constraint(found, Completions(*[own] * 3))

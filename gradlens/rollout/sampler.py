@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
-from gradlens import models
+from gradlens import hosts, models
 from gradlens.rollout.generate import Completions, generate_on
 from gradlens.rollout.memory import check_memory
 
@@ -97,7 +97,8 @@ def make_sampler(
   bit for bit.
 
   On a mesh, from `models.make_mesh`, prompts and slots are divided among its
-  data axes, and the cache by heads over 'tensor'.
+  data axes, and the cache by heads over 'tensor'. Completions stay where they
+  were sampled; with `num_slots` every host gets all of them.
 
   Raises:
     ValueError: slots that are none, or that the mesh does not divide; when
@@ -132,6 +133,11 @@ def make_sampler(
       _log.info(
           'sampler: shape %d, %d prompts of up to %d tokens', len(shapes), n, t
       )
+    if mesh is not None:
+      own = NamedSharding(mesh, PartitionSpec(models.DATA))
+      prompts_NxT, mask_NxT = (
+          hosts.spread(a, own) for a in (prompts_NxT, mask_NxT)
+      )
     return generate_on(
         mesh, model, params, prompts_NxT, mask_NxT, keys_NxG,
         num_slots=slots and slots // groups, **options,
@@ -156,7 +162,7 @@ def make_sampler(
           keys_NxG[queue_M],
           num_slots,
       )
-      parts.append([np.asarray(part)[real_M] for part in found])
+      parts.append([part[real_M] for part in hosts.whole(found)])
       places.append(queue_M[real_M])
     order_N = np.argsort(np.concatenate(places))
     return Completions(*(
