@@ -4,9 +4,13 @@ Every host runs the same program on devices of its own. What they compute
 together is in arrays over all devices; here is what they do beside it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
 import json
 import logging
+import os
+import sys
+import traceback
 from typing import Any
 
 import jax
@@ -50,6 +54,34 @@ def start(coordinator: str | None, num_hosts: int | None, host: int | None):
       _log.info('one host: %s', error)
   if jax.process_count() > 1:
     _log.info('host %d of %d', jax.process_index(), jax.process_count())
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+  """Around a host's work: one that fails ends at once, and then the others do.
+
+  Jax has a process wait at its end for all others; these would wait for what
+  it was to compute with them.
+  """
+  try:
+    yield
+  except BaseException as error:
+    if jax.process_count() == 1:
+      raise
+    if isinstance(error, jax.errors.JaxRuntimeError):
+      traceback.print_exc()
+      print(
+          'gradlens: the devices of all hosts failed together; was a host lost?'
+          ' Start all hosts again: they go on from the last checkpoint.',
+          file=sys.stderr,
+      )
+    elif isinstance(error, SystemExit):
+      print(error, file=sys.stderr)  # a sentence
+    else:
+      traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def first() -> bool:

@@ -1,4 +1,8 @@
-"""Trains from the command line: python -m gradlens.main --config --workdir."""
+"""Trains from the command line: python -m gradlens.main --config --workdir.
+
+Exits with 0 when all steps are done, and with 143 when it was asked to end
+before (SIGTERM): the same command goes on.
+"""
 
 from gradlens import command
 
@@ -20,18 +24,24 @@ _COORDINATOR = flags.DEFINE_string(
 _NUM_HOSTS = flags.DEFINE_integer('num_hosts', None, 'How many there are.')
 _HOST = flags.DEFINE_integer('host', None, 'Which one this is, from 0.')
 
+# That of a program that SIGTERM ends; what restarts jobs must not take a run
+# that was asked to end for one that is done.
+_ASKED_TO_END = 143
+
 
 def main(argv: list[str]) -> None:
   """Runs or resumes the run, then prints its table and writes its report."""
   if len(argv) > 1:
     raise app.UsageError(f'not understood: {" ".join(argv[1:])}')
   command.show_progress()
-  with command.one_sentence():
+  with hosts.together(), command.one_sentence():
     hosts.start(_COORDINATOR.value, _NUM_HOSTS.value, _HOST.value)
-    train.train(_CONFIG.value, _WORKDIR.value)
+    run = train.train(_CONFIG.value, _WORKDIR.value)
     if hosts.first():
       print(report.table(_WORKDIR.value))
       print(f'\nReport: {report.write(_WORKDIR.value)}')
+  if run.steps[-1] < run.setting('num_steps'):
+    raise SystemExit(_ASKED_TO_END)
 
 
 if __name__ == '__main__':

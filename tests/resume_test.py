@@ -1,79 +1,24 @@
 """A run that is killed, or asked to end, comes to the very same end."""
 
 import json
-import os
 import pathlib
 import re
 import signal
-import subprocess
-import sys
 import tempfile
-import time
 
 from absl.testing import absltest
 import jax
 import numpy as np
+from program import Program
 import pytest
 
 from gradlens import checkpoint
 
-_ROOT = pathlib.Path(__file__).parents[1]
 # The correction draws from a key of its own. Checkpoints after steps 3, 6, 8;
 # evaluations at other steps than these.
 _STEPS = 'num_steps=8,checkpoint.every=3,evaluate.every=4'
 _GRPO = f'{_STEPS},correction=pcgrad,optimizer.learning_rate=1e-2'
 _SUPERVISED = f'{_STEPS},objective=supervised,instrument_every=2'
-
-
-class Program:
-  """The training program, in a process of its own."""
-
-  def __init__(self, workdir, arg, cache):
-    self.workdir = pathlib.Path(workdir)
-    environ = dict(
-        JAX_PLATFORMS='cpu', JAX_COMPILATION_CACHE_DIR=cache,
-        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0',
-    )
-    self.process = subprocess.Popen(
-        [sys.executable, '-m', 'gradlens.main', f'--workdir={workdir}',
-         f'--config=tests/tiny_config.py:{arg}'],
-        cwd=_ROOT, env=os.environ | environ, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )
-
-  def ends(self, code):
-    """Its output; fails if it ends with another code."""
-    output, _ = self.process.communicate(timeout=300)
-    assert self.process.returncode == code, output
-    return output
-
-  def send_when(self, condition, number):
-    """Sends a signal, and fails if the process or a child does not end."""
-    while not condition(self.workdir):
-      assert self.process.poll() is None, self.process.communicate()[0]
-      time.sleep(1e-3)
-    children = self.children()
-    self.process.send_signal(number)
-    output = self.ends(-number if number == signal.SIGKILL else 0)
-    assert children, 'no process for the verifiers'
-    deadline = time.monotonic() + 60
-    while any(map(running, children)):
-      assert time.monotonic() < deadline, f'{children} outlive the run'
-      time.sleep(0.05)
-    return output
-
-  def children(self):
-    tasks = pathlib.Path(f'/proc/{self.process.pid}/task').glob('*/children')
-    return [int(pid) for path in tasks for pid in path.read_text().split()]
-
-
-def running(pid):
-  """Whether a process runs; one that waits to be reaped does not."""
-  try:
-    stat = pathlib.Path(f'/proc/{pid}/stat').read_text()
-  except FileNotFoundError:
-    return False
-  return stat.rpartition(')')[2].split()[0] != 'Z'
 
 
 def started(workdir):

@@ -1,0 +1,195 @@
+"""A run on several hosts is the run on one; what ends one host ends all."""
+
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import tempfile
+import time
+
+from absl.testing import absltest, parameterized
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import numpy as np
+from program import Program
+import pytest
+import tiny_config
+
+from gradlens import checkpoint, hosts, train
+from gradlens.report import history
+
+_MESH = 'mesh.task=4,mesh.fsdp=2,model.num_key_value_heads=2'
+# A key of its own, weights from a Gram matrix over all hosts; a completion's
+# length is no other's; checkpoints after steps 2, 4, 6.
+_ARG = f'{_MESH},correction=pcgrad,correction.apply=two_pass,num_steps=6'
+_ADAPTERS = f'{_MESH},correction.apply=lagged,lora.rank=2,num_steps=500'
+
+
+def _port():
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    return free.getsockname()[1]
+
+
+class Hosts:
+  """As many processes as hosts, with 8 devices together."""
+
+  def __init__(self, count, workdir, args, cache):
+    coordinator = f'--coordinator=127.0.0.1:{_port()}'
+    args = [args] * count if isinstance(args, str) else args
+    self.workdir = workdir
+    self.all = [
+        Program(
+            workdir, arg, cache, coordinator, f'--num_hosts={count}',
+            f'--host={host}', JAX_NUM_CPU_DEVICES=str(8 // count),
+        )
+        for host, arg in enumerate(args)
+    ]
+
+  def end(self, *codes):
+    """Their outputs; each must end with one of the codes."""
+    try:
+      return [program.ends(*codes) for program in self.all]
+    finally:
+      for program in self.all:
+        program.process.kill()
+        program.process.communicate()
+
+  def wait_for(self, condition):
+    while not condition(self.workdir):
+      for program in self.all:
+        assert program.process.poll() is None, program.process.communicate()[0]
+      time.sleep(1e-3)
+
+
+def _saved(step):
+  return lambda workdir: (workdir / 'checkpoints' / str(step)).exists()
+
+
+def _scalars(workdir):
+  """Without what the clock says."""
+  return {
+      tag: values for tag, values in history.load(workdir).scalars.items()
+      if not tag.startswith('seconds/')
+  }
+
+
+@pytest.mark.slow
+class HostsTest(parameterized.TestCase):
+
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.root = pathlib.Path(
+        cls.enterClassContext(tempfile.TemporaryDirectory())
+    )
+    cls.cache = str(cls.root / 'cache')
+    cls.two = cls.root / 'two'
+    cls.outputs = Hosts(2, cls.two, _ARG, cls.cache).end(0)
+
+  def assert_same_end(self, workdir):
+    """That of the run on two hosts, bit for bit."""
+    np.testing.assert_equal(_scalars(workdir), _scalars(self.two))
+    got, expected = (
+        checkpoint.load_model(path)[1] for path in (workdir, self.two)
+    )
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+  def assert_close(self, workdir):
+    got, expected = map(_scalars, (workdir, self.two))
+    self.assertEqual(got.keys(), expected.keys())
+    for tag, values in expected.items():
+      self.assertEqual(list(got[tag]), list(values), tag)
+      np.testing.assert_allclose(
+          list(got[tag].values()), list(values.values()), rtol=1e-5,
+          atol=1e-7, err_msg=tag,
+      )
+    self.assertGreater(expected['update_norm'][6], 1e-3)
+
+  def test_one_host_writes_and_prints(self):
+    first, other = self.outputs
+    self.assertIn('Report: ', first)
+    self.assertNotIn('Report: ', other)
+    lines = (self.two / 'metrics.jsonl').read_text().splitlines()
+    self.assertLen([line for line in lines if '"update_norm"' in line], 6)
+
+  def test_it_is_the_run_of_one_host(self):
+    config = tiny_config.get_config(_ARG)
+    train.train(config, self.root / 'one')
+    self.assert_close(self.root / 'one')
+
+  def test_a_lost_host_ends_all_and_the_run_goes_on(self):
+    workdir = self.root / 'lost'
+    run = Hosts(2, workdir, _ARG, self.cache)
+    run.wait_for(_saved(2))
+    run.all[1].process.kill()
+    # The first to notice are the devices that compute together, or else, after
+    # 100 seconds, jax.
+    output, _ = run.end(1, -signal.SIGABRT, -signal.SIGKILL)
+    self.assertRegex(output, 'was a host lost|another task died')
+    self.assertFalse(_saved(6)(workdir))
+    Hosts(2, workdir, _ARG, self.cache).end(0)
+    self.assert_same_end(workdir)
+
+  def test_it_goes_on_with_other_hosts(self):
+    workdir = self.root / 'four'
+    shutil.copytree(self.two, workdir)
+    shutil.rmtree(workdir / 'checkpoints' / '6')
+    outputs = Hosts(4, workdir, _ARG, self.cache).end(0)
+    self.assertIn('resuming', outputs[0])
+    self.assertIn('at step 4', outputs[0])
+    self.assert_close(workdir)
+
+  def test_one_is_asked_to_end_and_all_do(self):
+    workdir = self.root / 'asked'
+    run = Hosts(2, workdir, _ADAPTERS, self.cache)
+    run.wait_for(_saved(2))
+    run.all[1].process.terminate()
+    outputs = run.end(143)
+    found = [
+        re.search(r'saved step (\d+); run again to go on', output)
+        for output in outputs
+    ]
+    with checkpoint.Checkpoints(workdir) as saved:
+      self.assertEqual([str(saved.latest)] * 2, [match[1] for match in found])
+    # What is frozen was written whole.
+    checkpoint.load_model(workdir)
+
+  def test_hosts_that_differ_are_refused(self):
+    workdir = self.root / 'differ'
+    args = [_ARG, _ARG + ',optimizer.learning_rate=0.5']
+    for output in Hosts(2, workdir, args, self.cache).end(1):
+      self.assertIn(
+          'gradlens: host 1 was started with something else:'
+          ' config.optimizer.learning_rate is 0.5, and 0.001 on host 0.',
+          output,
+      )
+    self.assertFalse(workdir.exists())
+
+
+class RowsTest(parameterized.TestCase):
+
+  @parameterized.parameters(('x',), (('x', 'y'),), (None,))
+  def test_rows_of_one_host_are_all(self, axes):
+    mesh = Mesh(np.reshape(jax.devices(), (4, 2)), ('x', 'y'))
+    values = np.arange(48.0).reshape(16, 3)
+    array = hosts.spread(values, NamedSharding(mesh, PartitionSpec(axes)))
+    rows = hosts.own_rows(array)
+    np.testing.assert_array_equal(rows, np.arange(16))
+    np.testing.assert_array_equal(hosts.read(array, rows[::3]), values[::3])
+    np.testing.assert_array_equal(hosts.share(values, rows, 16), values)
+    np.testing.assert_array_equal(hosts.whole(array), values)
+
+  @parameterized.parameters(
+      (('h:1', None, 0), '--num_hosts must be given too'),
+      ((None, 2, None), '--coordinator and --host must be given too'),
+      (('h:1', 2, 2), '--host=2 must be from 0 to 1'),
+  )
+  def test_flags_that_make_no_sense(self, given, sentence):
+    with self.assertRaisesRegex(ValueError, sentence):
+      hosts.start(*given)
+
+
+if __name__ == '__main__':
+  absltest.main()
