@@ -1,11 +1,16 @@
 """The Hugging Face layout: hub, configuration and tokenizer of a model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 import dataclasses
+import functools
+import os
 import pathlib
 import re
+import tempfile
 from typing import Any
 
+from etils import epath
 import huggingface_hub
 from huggingface_hub import errors as hub_errors
 from transformers import (
@@ -39,14 +44,17 @@ _REQUIRED = dict(
 
 
 def local(path: Any) -> pathlib.Path:
-  """The directory itself, or the local copy of a hub repository's files.
+  """The directory itself, or a local copy of a bucket's or a hub's files.
 
   Args:
-    path: a directory, or `owner/name` on the Hugging Face hub.
+    path: a directory, one in a bucket (gs://...), or `owner/name` on the
+      Hugging Face hub.
 
   Raises:
     FileNotFoundError: neither is there, or the hub cannot be read.
   """
+  if _remote(path):
+    return pathlib.Path(_copied(os.fspath(path)).name)
   folder = pathlib.Path(path)
   if folder.exists() or not re.fullmatch(r'[\w-]+/[\w.-]+', str(path)):
     return folder
@@ -62,6 +70,38 @@ def local(path: Any) -> pathlib.Path:
         f'{path} is no directory here, and the Hugging Face hub does not give'
         f' it: {str(e).splitlines()[0]}'
     ) from e
+
+
+def _remote(path: Any) -> bool:
+  return '://' in os.fspath(path)
+
+
+@functools.cache
+def _copied(path: str) -> tempfile.TemporaryDirectory:
+  """A bucket's folder, for as long as the program runs.
+
+  Readers of safetensors and tokenizers want files of their own.
+  """
+  folder = tempfile.TemporaryDirectory()
+  for file in epath.Path(path).iterdir():
+    file.copy(epath.Path(folder.name) / file.name)
+  return folder
+
+
+@contextlib.contextmanager
+def written(path: Any) -> Iterator[pathlib.Path]:
+  """A directory to write into, whose files come to lie in the path."""
+  if not _remote(path):
+    folder = pathlib.Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    yield folder
+    return
+  with tempfile.TemporaryDirectory() as name:
+    yield pathlib.Path(name)
+    folder = epath.Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in epath.Path(name).iterdir():
+      file.copy(folder / file.name, overwrite=True)
 
 
 def _from_rope(rope: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
@@ -186,11 +226,12 @@ def save_model(
 ) -> None:
   """Writes a model's `config.json` and its tokenizer, without weights."""
   architecture = model.config.family.architecture
-  to_huggingface(
-      model.config, dtype=dtype, architectures=[architecture]
-  ).save_pretrained(path)
-  if tokenizer is not None:
-    tokenizer.save_pretrained(path)
+  with written(path) as folder:
+    to_huggingface(
+        model.config, dtype=dtype, architectures=[architecture]
+    ).save_pretrained(folder)
+    if tokenizer is not None:
+      tokenizer.save_pretrained(folder)
 
 
 def load_tokenizer(path: Any) -> Any:

@@ -17,7 +17,12 @@ from gradlens import hosts
 from gradlens.models import adapters, forward
 from gradlens.models.config import DecoderConfig
 from gradlens.models.families import IMAGES, RENAMED, TOP
-from gradlens.models.huggingface import load_model, local, save_model
+from gradlens.models.huggingface import (
+    load_model,
+    local,
+    save_model,
+    written,
+)
 
 _WEIGHTS = 'model.safetensors'
 _INDEX = 'model.safetensors.index.json'
@@ -159,8 +164,9 @@ def load(
   Beside the parameters themselves, about one tensor is in memory at a time.
 
   Args:
-    path: a local directory with `config.json` and safetensors weights (one
-      file, or several and their index), or `owner/name` on the hub.
+    path: a directory, here or in a bucket (gs://...), with `config.json` and
+      safetensors weights (one file, or several and their index), or
+      `owner/name` on the hub.
     dtype: of the returned parameters.
     shardings: of the parameters: one for all, or a tree like them; the axis of
       layers cannot be sharded. By default they are on the first device.
@@ -245,8 +251,6 @@ def save(
       index; as much is in a host's memory at a time. The first host writes.
   """
   model, params = adapters.merge(model, params)
-  folder = pathlib.Path(path)
-  folder.mkdir(parents=True, exist_ok=True)
   parts = {}
   for keys_path, leaf in jax.tree_util.tree_leaves_with_path(params):
     keys = _keys(keys_path)
@@ -260,19 +264,23 @@ def save(
       filename_pattern='model{suffix}.safetensors',
       max_shard_size=max_shard_size,
   )
-  for file, names in split.filename_to_tensors.items():
-    tensors = {name: parts[name].read() for name in names}
-    if hosts.first():
-      save_file(tensors, folder / file, metadata=dict(format='pt'))
   if not hosts.first():
+    for part in parts.values():
+      part.read()  # its share of what the first host writes
     return
-  for file in folder.iterdir():
-    ours = re.fullmatch(r'model(-\d{5}-of-\d{5})?\.safetensors', file.name)
-    if ours and file.name not in split.filename_to_tensors:
-      file.unlink()
-  (folder / _INDEX).unlink(missing_ok=True)
-  if split.is_sharded:
-    (folder / _INDEX).write_text(json.dumps(dict(
-        metadata=split.metadata, weight_map=split.tensor_to_filename
-    ), indent=2, sort_keys=True))
-  save_model(model, folder, tokenizer, str(stored))
+  with written(path) as folder:
+    for file, names in split.filename_to_tensors.items():
+      save_file(
+          {name: parts[name].read() for name in names}, folder / file,
+          metadata=dict(format='pt'),
+      )
+    for file in folder.iterdir():
+      ours = re.fullmatch(r'model(-\d{5}-of-\d{5})?\.safetensors', file.name)
+      if ours and file.name not in split.filename_to_tensors:
+        file.unlink()
+    (folder / _INDEX).unlink(missing_ok=True)
+    if split.is_sharded:
+      (folder / _INDEX).write_text(json.dumps(dict(
+          metadata=split.metadata, weight_map=split.tensor_to_filename
+      ), indent=2, sort_keys=True))
+    save_model(model, folder, tokenizer, str(stored))
