@@ -25,6 +25,7 @@ def value_and_grad_for(
     blocks: Blocks | None = None,
     num_micro_batches: int | None = None,
     sketch_size: int = 4096,
+    spmd_axis_name: str | None = None,
 ) -> Callable[..., Any]:
   r"""Losses, gradients and Gram matrices, in the way `correct` was told.
 
@@ -50,6 +51,8 @@ def value_and_grad_for(
     num_micro_batches: M; leaves of `batch` are then `[M, R, ...]`, losses are
       sums and `aux` leads with M.
     sketch_size: numbers per row and block, for micro-batches through taps.
+    spmd_axis_name: for `'stacked'`, the mesh axis of rows, as in `jax.vmap`;
+      taps are told by their `shards`.
 
   Returns:
     `f(params, opt_state, *batch, **extras) -> (values, grads, grams)`, where
@@ -91,7 +94,7 @@ def value_and_grad_for(
     )
   plan = _Plan(
       correction, losses_fn, has_aux, correction.blocks or blocks or by_layer,
-      sketch_size if num_micro_batches else None,
+      sketch_size if num_micro_batches else None, spmd_axis_name,
   )
   run = {
       'stacked': _stacked,
@@ -128,6 +131,7 @@ class _Plan(NamedTuple):
   has_aux: bool
   block_fn: Blocks
   sketch_size: int | None
+  spmd_axis_name: str | None
 
   def probes(self, params: PyTree, **by_block: Mapping[str, Any]) -> Any:
     """A probe for each block; `by_block` has arguments of each, by name."""
@@ -159,7 +163,9 @@ def _stacked(
         lambda leaf: leaf[0], plan.losses_fn(params, none, *row_of_one)
     )
 
-  rows_fn = task_value_and_grad(one_row, has_aux=plan.has_aux)
+  rows_fn = task_value_and_grad(
+      one_row, has_aux=plan.has_aux, spmd_axis_name=plan.spmd_axis_name
+  )
   if plan.sketch_size is None:
     values, grads_RxP = rows_fn(params, batch)
   else:

@@ -8,6 +8,8 @@ import sys
 
 from absl import flags  # optax brings it
 
+from gradlens import hosts
+
 
 @contextlib.contextmanager
 def imports(extra: str) -> Iterator[None]:
@@ -36,6 +38,25 @@ def one_sentence() -> Iterator[None]:
     yield
   except ValueError as error:
     raise SystemExit(f'gradlens: {error}') from error
+
+
+def host_flags() -> None:
+  """Defines what a program on several hosts is told; see `hosts.start`."""
+  flags.DEFINE_string(
+      'coordinator', None, 'Of several hosts, ADDRESS:PORT of number 0; Cloud'
+      ' TPUs need none of these three flags.',
+  )
+  flags.DEFINE_integer('num_hosts', None, 'How many there are.')
+  flags.DEFINE_integer('host', None, 'Which one this is, from 0.')
+
+
+@contextlib.contextmanager
+def on_hosts() -> Iterator[None]:
+  """Around the work of a program on one host or several."""
+  with hosts.together(), one_sentence():
+    given = flags.FLAGS
+    hosts.start(given.coordinator, given.num_hosts, given.host)
+    yield
 
 
 def flags_parser(

@@ -20,7 +20,9 @@ import numpy as np
 _log = logging.getLogger(__name__)
 
 
-def start(coordinator: str | None, num_hosts: int | None, host: int | None):
+def start(
+    coordinator: str | None, num_hosts: int | None, host: int | None
+) -> None:
   """Joins the other hosts; before anything else that uses a device.
 
   Args:

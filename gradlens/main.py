@@ -17,13 +17,7 @@ _CONFIG = config_flags.DEFINE_config_file(
     lock_config=True,
 )
 _WORKDIR = flags.DEFINE_string('workdir', None, "The run's folder.")
-_COORDINATOR = flags.DEFINE_string(
-    'coordinator', None, 'Of several hosts, ADDRESS:PORT of number 0; Cloud'
-    ' TPUs need none of these three flags.',
-)
-_NUM_HOSTS = flags.DEFINE_integer('num_hosts', None, 'How many there are.')
-_HOST = flags.DEFINE_integer('host', None, 'Which one this is, from 0.')
-
+command.host_flags()
 # That of a program that SIGTERM ends; what restarts jobs must not take a run
 # that was asked to end for one that is done.
 _ASKED_TO_END = 143
@@ -34,8 +28,7 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'not understood: {" ".join(argv[1:])}')
   command.show_progress()
-  with hosts.together(), command.one_sentence():
-    hosts.start(_COORDINATOR.value, _NUM_HOSTS.value, _HOST.value)
+  with command.on_hosts():
     run = train.train(_CONFIG.value, _WORKDIR.value)
     if hosts.first():
       print(report.table(_WORKDIR.value))

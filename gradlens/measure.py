@@ -22,7 +22,15 @@ with command.imports('train'):
   import ml_collections
   from ml_collections import config_flags
 
-  from gradlens import build, losses, metrics, models, train_step
+  from gradlens import (
+      build,
+      hosts,
+      losses,
+      metrics,
+      models,
+      placement,
+      train_step,
+  )
   from gradlens.mixture import Mixture
   from gradlens.report import tables
   from gradlens.rows import Row
@@ -33,6 +41,7 @@ _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'Config file, with its argument after a colon.',
     lock_config=True,
 )
+command.host_flags()
 _PROMPTS = flags.DEFINE_integer(
     'prompts', 2048, 'Prompts of each task; more make the intervals narrower.'
 )
@@ -99,6 +108,7 @@ def measure(
     )
   config = config.copy_and_resolve_references()
   config.correction.apply = 'stacked'  # rows are kept, and taken in pairs
+  config.num_splits = config.num_micro_batches = 1  # a batch is of one split
   run = build.setup(config)
   if run.model.lora is not None:
     _log.info('gradients are those of adapters of rank %d', run.model.lora.rank)
@@ -108,7 +118,9 @@ def measure(
   scale_R = 1 / losses.denominators(
       counts_KxS, normalize=config.loss.normalize
   ).reshape(-1)
-  grams = jax.device_get(gl.gram_blocks(rows_RxP, models.blocks))
+  grams = hosts.whole(
+      jax.jit(lambda rows: gl.gram_blocks(rows, models.blocks))(rows_RxP)
+  )
   scale_RxR = np.outer(scale_R, scale_R).astype(np.float64)
   blocks = {
       name: gram * scale_RxR for name, gram in metrics.layers(grams).items()
@@ -126,32 +138,39 @@ def _accumulate(
   objective = build.objective(config)
   losses_fn = train_step.make_losses(
       run.model, objective, temperature=config.rollout.temperature,
-      aggregate=aggregate,
+      aggregate=aggregate, mesh=run.mesh,
   )
-  row_gradients = train_step.row_gradients(losses_fn, k)
+  row_gradients = train_step.row_gradients(losses_fn, k, run.mesh)
+  specs = placement.stacked_specs(run.params, 2)
 
   @jax.jit
   def add(rows, frozen, params, batch, split):
     grads, counts = rows
     advantages_KxBxG = objective.advantages(batch.rewards_KxBxG)
     row = Row(batch, advantages_KxBxG, jnp.ones(k))
+    row = placement.constrain(row, run.mesh, placement.row_specs(row, None))
     _, grads_KxP, _ = row_gradients(frozen, params, row)
     count_K = jax.vmap(
         lambda mask: losses.row_count(mask, aggregate=aggregate)
     )(batch.mask_KxBxGxC)
     grads = jax.tree.map(lambda a, g: a.at[:, split].add(g), grads, grads_KxP)
+    grads = placement.constrain(grads, run.mesh, specs)
     return grads, counts.at[:, split].add(count_K)
 
+  shapes = jax.tree.map(lambda a: (k, num_splits, *a.shape), run.params)
   rows = jax.tree.map(
-      lambda a: jnp.zeros((k, num_splits, *a.shape)), run.params
+      lambda own, shape: jnp.zeros(shape, device=own),
+      models.shardings(run.mesh, specs), shapes,
   ), jnp.zeros((k, num_splits))
   rewards = np.zeros((num_splits, k))
   batches = num_prompts // config.prompts_per_task
   for i, batch in _batches(config, run, batches):
     rows = add(rows, run.frozen, run.params, batch, i % num_splits)
     rewards[i % num_splits] += np.mean(batch.rewards_KxBxG, axis=(1, 2))
-  grads_RxP = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), rows[0])
-  return grads_RxP, rows[1], rewards * num_splits / batches
+  merge = jax.jit(
+      lambda grads: jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), grads)
+  )
+  return merge(rows[0]), hosts.whole(rows[1]), rewards * num_splits / batches
 
 
 def _batches(
@@ -256,10 +275,12 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'not understood: {" ".join(argv[1:])}')
   command.show_progress()
-  with command.one_sentence():
-    print(table(measure(
+  with command.on_hosts():
+    measured = measure(
         _CONFIG.value, num_prompts=_PROMPTS.value, num_splits=_SPLITS.value
-    )))
+    )
+    if hosts.first():
+      print(table(measured))
 
 
 if __name__ == '__main__':

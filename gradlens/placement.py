@@ -49,6 +49,14 @@ def on_mesh(
   return run
 
 
+def stacked_specs(params: Any, num_axes: int = 1) -> Any:
+  """Of rows' gradients, which lead with axes of rows: as their parameters."""
+  return jax.tree.map(
+      lambda spec: PartitionSpec(*[None] * num_axes, *spec),
+      models.specs(params),
+  )
+
+
 def state_specs(state: Any) -> Any:
   """Of a `TrainState`: moments where their parameters are."""
   params = models.specs(state.params)

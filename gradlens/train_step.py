@@ -131,12 +131,13 @@ Losses = Callable[[Any, Any, Any, Row], tuple[jax.Array, Totals]]
 
 def make_losses(
     model: models.Model, objective: Objective, *, temperature: float,
-    aggregate: str, shards: gl.Shards | None = None,
+    aggregate: str, shards: gl.Shards | None = None, mesh: Mesh | None = None,
 ) -> Losses:
   """Every row's contribution to the loss, by taps; and its totals.
 
   With `shards` of an enclosing `shard_map`: from this device's rows and
-  parameters, of all rows.
+  parameters, of all rows. With a `mesh`, the compiler is to divide rows, which
+  `jax.vmap` names, and their prompts.
   """
 
   def readout(head, x_BxGxCxD, row):
@@ -164,20 +165,25 @@ def make_losses(
             batch.tokens_KxBxGxC, batch.mask_KxBxGxC,
         ),
         readout, row, shards=shards,
+        placed=lambda x_R: placement.constrain(
+            x_R, mesh, PartitionSpec(None, 'fsdp')
+        ),
     )
     return values_R if shards is None else shards.collect(values_R)
 
   return losses_fn
 
 
-def row_gradients(losses_fn: Losses, num_rows: int) -> Callable[..., Any]:
+def row_gradients(
+    losses_fn: Losses, num_rows: int, mesh: Mesh | None = None
+) -> Callable[..., Any]:
   """`f(frozen, params, row_R) -> (values, grads_RxP, grams)`, uncorrected."""
   correction = gl.correct(gl.total(), num_tasks=num_rows)
 
   def gradients(frozen, params, row):
     f = gl.value_and_grad_for(
         correction, functools.partial(losses_fn, frozen), has_aux=True,
-        blocks=models.blocks,
+        blocks=models.blocks, spmd_axis_name=None if mesh is None else 'task',
     )
     return f(params, correction.init(params), row)
 
@@ -195,23 +201,24 @@ def decomposed(
   """Rows' gradients as `apply=` says, and the corrected update."""
   correct = optimizer.correction
 
+  # The compiler divides stacked gradients.
+  automatic = mesh is not None and correct.apply == 'stacked'
+
   def local(params, frozen, row, correction, extras):
     return gl.value_and_grad_for(
         correct, functools.partial(losses_fn, frozen), has_aux=True,
         blocks=models.blocks, num_micro_batches=num_micro_batches,
+        spmd_axis_name='task' if automatic else None,
     )(params, correction, row, **extras)
 
   def gradient(state, row, extras):
-    # Stacked gradients are divided automatically.
-    spread = None if correct.apply == 'stacked' else mesh
+    spread = None if automatic else mesh
     values, grads, grams = placement.on_mesh(spread, local, num_micro_batches)(
         state.params, state.frozen, row, state.opt_state[0], extras
     )
-    if mesh is not None and correct.apply == 'stacked':
-      specs = models.specs(state.params)
-      grads = placement.constrain(grads, mesh, jax.tree.map(
-          lambda spec: PartitionSpec(None, *spec), specs
-      ))
+    if automatic:
+      specs = placement.stacked_specs(state.params)
+      grads = placement.constrain(grads, mesh, specs)
     updates, opt_state = optimizer.corrected.update(
         grads, state.opt_state, state.params, gram=grams, **extras
     )
@@ -297,6 +304,7 @@ def make_train_step(
   losses_fn = make_losses(
       model, objective, temperature=temperature, aggregate=aggregate,
       shards=None if mesh is None or stacked else models.shards(model),
+      mesh=mesh if stacked else None,
   )
   several = num_micro_batches if num_micro_batches > 1 else None
   gradient_fn = (decomposed if instrument else joint)(

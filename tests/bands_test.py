@@ -20,8 +20,8 @@ LIBRARY = (
     'diagnostics', 'proxy', 'intervals', 'summary', '__init__',
 )
 RL = (
-    'masked', 'hosts', 'text', 'models', 'tasks', 'rollout', 'advantages', 'losses',
-    'mixture', 'experience', 'rows',
+    'masked', 'hosts', 'text', 'models', 'tasks', 'rollout', 'advantages',
+    'losses', 'mixture', 'experience', 'rows',
 )
 PROGRAM = (
     'command', 'optimizer', 'placement', 'train_step', 'metrics', 'checkpoint',

@@ -148,6 +148,20 @@ class MeasureTest(parameterized.TestCase):
     rewards_K = np.mean([b.rewards_KxBxG for b in batches], axis=(0, 2, 3))
     np.testing.assert_allclose(measured.rewards_K.value, rewards_K, rtol=1e-6)
 
+  def test_on_a_mesh(self):
+    found = []
+    for sizes in (dict(), dict(task=4, fsdp=2)):
+      config = tiny_config.get_config('seed=3')
+      config.mesh.update(sizes)
+      found.append(measure.measure(config, num_prompts=24, num_splits=3))
+    alone, spread = found
+    self.assertGreater(alone.naive_K.min(), 0)
+    np.testing.assert_allclose(spread.naive_K, alone.naive_K, rtol=1e-4)
+    np.testing.assert_allclose(
+        spread.norm_sq_K, alone.norm_sq_K, rtol=1e-3,
+        atol=1e-4 * alone.naive_K.max(),
+    )
+
   @parameterized.parameters(
       (20, 4, 'must be a multiple'), (16, 2, '3 splits or more'),
       (4000, 5, 'exceeds data.num_train=768'),

@@ -9,7 +9,7 @@ import joint_loss
 import numpy as np
 import pytest
 
-from gradlens import models, placement, train_step
+from gradlens import models, placement, rows, train_step
 from gradlens.configs import default
 from gradlens.experience import Batch
 from gradlens.optimizer import make_optimizer
@@ -139,9 +139,37 @@ class MeshTest(parameterized.TestCase):
     args = num_tasks, num_splits, 'lagged'
     self.assert_same(step(sizes, *args), one(*args))
 
-  @parameterized.product(sizes=[(4, 2, 1), (2, 2, 2)])
-  def test_stacked(self, sizes):
-    self.assert_same(step(sizes, 4, 1, 'stacked'), one(4, 1, 'stacked'))
+  @parameterized.parameters(
+      ((4, 2, 1), 4, 1), ((2, 2, 2), 2, 2), ((8, 1, 1), 3, 2),
+      ((4, 2, 1), 2, 1, 2),
+  )
+  def test_stacked(self, sizes, num_tasks, num_splits, micro=1):
+    args = num_tasks, num_splits, 'stacked'
+    self.assert_same(
+        step(sizes, *args, micro=micro), one(*args, micro=micro)
+    )
+
+  def test_stacked_activations_are_divided(self):
+    def temporary(sizes):
+      model, params, _ = model_and_params(False)
+      mesh = models.make_mesh(*sizes, num_rows=8)
+      losses_fn = train_step.make_losses(
+          model, GRPO, temperature=1.0, aggregate='token_mean', mesh=mesh
+      )
+      gradients = train_step.row_gradients(losses_fn, 8, mesh)
+      own, denominator = batch(8, 1), jnp.ones(8)
+      row = rows.Row(own, own.rewards_KxBxG, denominator)
+      row = jax.device_put(
+          row, models.shardings(mesh, placement.row_specs(row, None))
+      )
+      params = jax.device_put(
+          params, models.shardings(mesh, models.specs(params))
+      )
+      program = jax.jit(gradients).lower({}, params, row).compile()
+      return program.memory_analysis().temp_size_in_bytes
+
+    # With 'tensor' alone every device has all rows.
+    self.assertLess(temporary((8, 1, 1)), 0.4 * temporary((1, 1, 8)))
 
   def test_micro_batches(self):
     got = step((2, 4, 1), 2, 1, 'lagged', micro=2)

@@ -58,6 +58,7 @@ def tapped(
     readout: Callable[..., Any],
     *extra_R: Any,
     shards: gl.Shards | None = None,
+    placed: Callable[[jax.Array], jax.Array] = lambda x_R: x_R,
 ) -> Any:
   """What `readout` makes of every row's hidden states, by taps.
 
@@ -74,6 +75,8 @@ def tapped(
     *extra_R: further arguments of `readout`, each with a leading axis of rows.
     shards: of an enclosing `shard_map`, from `models.shards`: parameters are
       this device's shards, rows and their prompts its own.
+    placed: says where hidden states `[R, N, ...]` lie, before every layer, to
+      a compiler that divides them.
 
   Returns:
     `y_R`.
@@ -132,7 +135,8 @@ def tapped(
 
   def step(x_R, of_layer):
     own, others, kind, probe = of_layer
-    return tapped_layer(own, x_R, probe, view_R, kind, others), None
+    x_R = tapped_layer(own, placed(x_R), probe, view_R, kind, others)
+    return x_R, None
 
   kinds = positions.kinds_of_layers(model.config)
   x_R, _ = jax.lax.scan(
@@ -143,7 +147,7 @@ def tapped(
     tapped_head = jax.checkpoint(tapped_head)  # logits are too large to be kept
   return tapped_head(
       {name: own for name, (_, own) in heads.items()},
-      jax.vmap(lambda own, x: own.states(x))(layout_R, x_R),
+      jax.vmap(lambda own, x: own.states(x))(layout_R, placed(x_R)),
       probes['head'],
       *extra_R,
       shared=table,
