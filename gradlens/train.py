@@ -22,6 +22,7 @@ import gradlens as gl
 from gradlens import build, checkpoint, evaluate, metrics, models, rollout
 from gradlens.mixture import Mixture
 from gradlens.optimizer import Optimizer, make_optimizer
+from gradlens.profile import tracing
 from gradlens.report import history
 from gradlens.train_step import Objective, TrainState, make_train_step
 
@@ -274,7 +275,9 @@ def train(
 
     if first == 0:
       evaluate_at(0)
+    trace = enter(tracing(workdir / 'tensorboard', **config.profile))
     for step in range(first, config.num_steps):
+      trace(step, state)
       start = time.monotonic()
       every = config.instrument_every
       train_step = steps[every > 0 and step % every == 0]
