@@ -1,5 +1,7 @@
 """Trains from the command line: python -m gradlens.main --config --workdir."""
 
+import sys
+
 from gradlens import command
 
 with command.imports('train'):
@@ -13,6 +15,9 @@ _CONFIG = config_flags.DEFINE_config_file(
     lock_config=True,
 )
 _WORKDIR = flags.DEFINE_string('workdir', None, "The run's folder.")
+# That of a program that SIGTERM ends; what restarts jobs must not take a run
+# that was asked to end for one that is done.
+_ASKED_TO_END = 143
 
 
 def main(argv: list[str]) -> None:
@@ -21,9 +26,11 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f'not understood: {" ".join(argv[1:])}')
   command.show_progress()
   with command.one_sentence():
-    train.train(_CONFIG.value, _WORKDIR.value)
+    run = train.train(_CONFIG.value, _WORKDIR.value)
     print(report.table(_WORKDIR.value))
     print(f'\nReport: {report.write(_WORKDIR.value)}')
+  if run.steps[-1] < _CONFIG.value.num_steps:
+    sys.exit(_ASKED_TO_END)
 
 
 if __name__ == '__main__':

@@ -54,7 +54,7 @@ class Program:
       time.sleep(1e-3)
     children = self.children()
     self.process.send_signal(number)
-    output = self.ends(-number if number == signal.SIGKILL else 0)
+    output = self.ends(-number if number == signal.SIGKILL else 143)
     assert children, 'no process for the verifiers'
     deadline = time.monotonic() + 60
     while any(map(running, children)):
