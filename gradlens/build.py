@@ -194,6 +194,7 @@ _AT_LEAST = {
     'evaluate.batch_size': 1, 'evaluate.num_completions': 1,
     'checkpoint.every': 1, 'checkpoint.keep': 1, 'lora.rank': 0,
     'mesh.task': 1, 'mesh.fsdp': 1, 'mesh.tensor': 1,
+    'profile.start': 0, 'profile.steps': 0,
 }
 _CHOICES = {
     'loss.aggregate': ('token_mean', 'sequence_mean', 'fixed_length'),

@@ -32,6 +32,7 @@ from gradlens import (
 )
 from gradlens.mixture import Mixture
 from gradlens.optimizer import Optimizer, make_optimizer
+from gradlens.profile import tracing
 from gradlens.report import history
 from gradlens.train_step import Objective, TrainState, make_train_step
 
@@ -304,7 +305,9 @@ def train(
 
     if first == 0:
       evaluate_at(0)
+    trace = enter(tracing(workdir / 'tensorboard', **config.profile))
     for step in range(first, config.num_steps):
+      trace(step, state)
       start = time.monotonic()
       every = config.instrument_every
       train_step = steps[every > 0 and step % every == 0]

@@ -25,7 +25,7 @@ RL = (
 )
 PROGRAM = (
     'command', 'optimizer', 'placement', 'train_step', 'metrics', 'checkpoint',
-    'evaluate', 'report', 'build', 'train',
+    'evaluate', 'report', 'build', 'profile', 'train',
 )
 COMMANDS = ('main', 'measure', 'export')
 

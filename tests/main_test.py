@@ -87,6 +87,7 @@ _REFUSED = {
         'prompts_per_task=1000', 'between 1 and the 768', "'long'",
     ),
     'never': (['--config.checkpoint.every=0'], 'checkpoint.every=0', '1 or'),
+    'profile': (['--config.profile.steps=-1'], 'profile.steps=-1', '0 or'),
     'nothing_kept': (['--config.checkpoint.keep=0'], 'checkpoint.keep=0'),
     'no_completions': (['--config.num_completions=0'], 'num_completions=0'),
     'temperature': (['--config.rollout.temperature=-1.0'], 'temperature=-1.0'),

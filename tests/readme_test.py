@@ -1,7 +1,6 @@
 """The README's code runs, prints what it says, and names what exists."""
 
 import os
-import pathlib
 import re
 import tempfile
 
@@ -9,7 +8,10 @@ from absl.testing import absltest, parameterized
 from pages import ROOT, blocks, printed
 import pytest
 
-DOCS = sorted((ROOT / 'docs').glob('*.md'))
+DOCS = [
+    *sorted((ROOT / 'docs').glob('*.md')),
+    *sorted((ROOT / 'experiments').glob('*/*.md')),
+]
 
 
 class ReadmeTest(parameterized.TestCase):
@@ -46,8 +48,8 @@ class ReadmeTest(parameterized.TestCase):
     files += re.findall(r'`((?:tests|gradlens|configs)/[\w/.]+)`', text)
     missing = [
         file for file in files
-        if not (ROOT / file).exists() and not (ROOT / page).with_name(
-            pathlib.Path(file).name).exists()]
+        if not (ROOT / file).exists()
+        and not ((ROOT / page).parent / file).exists()]
     self.assertEmpty(missing)
     for name in re.findall(r'python -m ([\w.]+)', text):
       path = ROOT / name.replace('.', '/')
