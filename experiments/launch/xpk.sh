@@ -56,9 +56,9 @@ case $COMMAND in
   run)
     need IMAGE 'IMAGE, made with the Dockerfile beside this script'
     need_run
-    # Without exec the shell that xpk starts would keep SIGTERM to itself. Jax
-    # ends with 1 when another host is lost, and with 143 when asked to; xpk
-    # restarts after the latter anyway.
+    # Without exec the shell that xpk starts would keep SIGTERM to itself. A host
+    # that has lost another ends with 1, or with 134 where jax notices first, and
+    # with 143 when asked to; xpk restarts after the last two anyway.
     printf -v command '%q ' exec python -m gradlens.main "--config=$CONFIG" \
       "--workdir=$WORKDIR" ${EXTRA[@]+"${EXTRA[@]}"}
     xpk_ workload create --workload="$NAME" --tpu-type="$TPU_TYPE" \
