@@ -253,8 +253,7 @@ def setup(config: Any) -> Setup:
         f'model.vocab_size={model.config.vocab_size} is smaller than the'
         f" tokenizer's {len(tokenizer)} tokens; raise it."
     )
-  # Each prompt once: all are read for their lengths, and then at every step.
-  encode_prompt = functools.cache(text.prompt_encoder(
+  encode_prompt = text.remembered(text.prompt_encoder(
       tokenizer, chat=config.prompt.chat, system=config.prompt.system
   ))
   for task in all_tasks:

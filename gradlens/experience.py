@@ -117,12 +117,13 @@ def sampled(
         for group in zip(tokens, mask, strict=True)
     ]
     decoded = time.monotonic()
-    scores = _verify(verifier, texts, records_KxB, names, rows)
-    rewards, errors, timeouts, lengths = (
-        hosts.share(
-            values.reshape(len(rows), num_completions), rows, k * b
-        ).reshape(k, b, num_completions)
-        for values in (*scores, mask.sum(-1))
+    results = _verify(verifier, texts, records_KxB, names, rows)
+    found = np.array([
+        (r.score, r.status == 'error', r.status == 'timeout', length)
+        for r, length in zip(results, mask.sum(-1).flat, strict=True)
+    ], np.float32).reshape(len(rows), num_completions, 4)
+    rewards, errors, timeouts, lengths = np.moveaxis(
+        hosts.share(found, rows, k * b).reshape(k, b, num_completions, 4), -1, 0
     )
     seconds = dict(
         rollout=decoded - start, verify=time.monotonic() - decoded
@@ -132,9 +133,8 @@ def sampled(
         prompts_KxBxT, prompt_mask_KxBxT, out.tokens_NxGxC, out.mask_NxGxC,
         out.logprobs_NxGxC, rewards,
     )
-    return Sampled(
-        batch, lengths, errors.sum((1, 2)), timeouts.sum((1, 2)), seconds
-    )
+    failures = (a.sum((1, 2)).astype(int) for a in (errors, timeouts))
+    return Sampled(batch, lengths.astype(int), *failures, seconds)
 
   return collect
 
@@ -156,8 +156,8 @@ def _check(out: rollout.Completions, shape: tuple[int, int]) -> None:
 def _verify(
     verifier: tasks.Verifier, texts_nxG: list[list[str]],
     records_KxB: Records, names: Sequence[str], rows: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Rewards of some rows of completions, and which failed how: all in turn."""
+) -> list[tasks.Result]:
+  """Of some rows of completions, one after the other."""
   prompts = [
       (name, record)
       for name, records in zip(names, records_KxB, strict=True)
@@ -168,10 +168,7 @@ def _verify(
       for row, group in zip(rows, texts_nxG, strict=True)
       for completion in group
   ]
-  results = verifier.score(items)
-  rewards = np.array([r.score for r in results], np.float32)
-  status = np.array([r.status for r in results], str)
-  return rewards, *((status == bad).astype(int) for bad in ('error', 'timeout'))
+  return verifier.score(items)
 
 
 def references(

@@ -53,7 +53,7 @@ def start(
     try:
       jax.distributed.initialize()
     except ValueError as error:  # where there is no cluster to ask
-      _log.info('one host: %s', error)
+      _log.debug('one host: %s', error)
   if jax.process_count() > 1:
     _log.info('host %d of %d', jax.process_index(), jax.process_count())
 

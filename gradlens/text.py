@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 Tokens = tuple[np.ndarray, np.ndarray]
-Encode = Callable[[str], list[int]]
+Encode = Callable[[str], Sequence[int]]
 
 
 def prompt_encoder(
@@ -44,6 +44,11 @@ def prompt_encoder(
       [*before, dict(role='user', content=prompt)],
       add_generation_prompt=True, return_dict=False,
   )
+
+
+def remembered(encode: Encode) -> Encode:
+  """The same, but each text is read once; steps come back to their prompts."""
+  return functools.cache(lambda text: np.array(encode(text), np.int32))
 
 
 def encode_answer(tokenizer: Any, answer: str) -> list[int]:

@@ -1,5 +1,8 @@
 """Task gradients are each task's own, and add up to the joint gradient."""
 
+import math
+import re
+
 from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
@@ -161,6 +164,52 @@ class DecomposeTest(parameterized.TestCase):
     self.assertIn("P('task', 'data')", str(jax.make_jaxpr(f)(params, batch)))
     _, grads_KxP = jax.jit(f)(params, batch)
     assert_trees_close(grads_KxP, one_by_one(batch, params))
+
+  @parameterized.parameters(True, False)
+  def test_a_gram_of_shards_gathers_no_gradient(self, spread):
+    auto = jax.sharding.AxisType.Auto
+    mesh = jax.make_mesh((4, 2), ('task', 'data'), (auto, auto))
+
+    def on(*spec):
+      return jax.sharding.NamedSharding(mesh, P(*spec))
+
+    rng = np.random.default_rng(0)
+    w = jnp.asarray(rng.normal(size=(16, 32)), jnp.float32)
+    x = jnp.asarray(rng.normal(size=(4, 8, 16)), jnp.float32)
+
+    def loss_fn(w, x):
+      x = jax.lax.with_sharding_constraint(x, on('data'))
+      return jnp.sum(jnp.tanh(x @ w))
+
+    def gram_fn(w, x):
+      _, grads_KxP = gl.task_value_and_grad(loss_fn, spmd_axis_name='task')(
+          w, x
+      )
+      if spread:
+        # First where each gradient is computed: then shards are exchanged.
+        grads_KxP = jax.lax.with_sharding_constraint(
+            grads_KxP, on('task', 'data')
+        )
+      return gl.gram(jax.lax.with_sharding_constraint(
+          grads_KxP, on(None, ('task', 'data'))
+      ))
+
+    own = jax.device_put(w, on(('task', 'data')))
+    rows = jax.device_put(x, on('task', 'data'))
+    program = jax.jit(gram_fn).lower(own, rows).compile()
+    gathered = [
+        math.prod(map(int, dims.split(',')))
+        for dims in re.findall(
+            r'= f32\[([\d,]+)\]\S* all-gather\(', program.as_text()
+        )
+    ]
+    # The parameters are gathered, and no more; else all four tasks' gradients.
+    self.assertEqual(max(gathered), w.size if spread else 4 * w.size)
+    grads = np.stack([np.ravel(jax.grad(loss_fn)(w, own)) for own in x])
+    gram_KxK = grads @ grads.T
+    np.testing.assert_allclose(
+        program(own, rows), gram_KxK, rtol=1e-5, atol=1e-6 * gram_KxK.max()
+    )
 
   def test_batch_size_and_spmd_axis_name_exclude_each_other(self):
     with self.assertRaisesRegex(ValueError, 'use one'):

@@ -23,7 +23,10 @@ _MESH = 'mesh.task=4,mesh.fsdp=2,model.num_key_value_heads=2'
 # A key of its own, weights from a Gram matrix over all hosts; a completion's
 # length is no other's; checkpoints after steps 2, 4, 6.
 _ARG = f'{_MESH},correction=pcgrad,correction.apply=two_pass,num_steps=6'
-_ADAPTERS = f'{_MESH},correction.apply=lagged,lora.rank=2,num_steps=500'
+_ADAPTERS = (
+    f'{_MESH},correction.apply=lagged,lora.rank=2,rollout.num_slots=8,'
+    'num_steps=500'
+)
 
 
 def _port():
