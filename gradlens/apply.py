@@ -26,6 +26,7 @@ def value_and_grad_for(
     num_micro_batches: int | None = None,
     sketch_size: int = 4096,
     spmd_axis_name: str | None = None,
+    placed: Callable[[PyTree], PyTree] = lambda grads_RxP: grads_RxP,
 ) -> Callable[..., Any]:
   r"""Losses, gradients and Gram matrices, in the way `correct` was told.
 
@@ -53,6 +54,8 @@ def value_and_grad_for(
     sketch_size: numbers per row and block, for micro-batches through taps.
     spmd_axis_name: for `'stacked'`, the mesh axis of rows, as in `jax.vmap`;
       taps are told by their `shards`.
+    placed: for `'stacked'`, says where rows' gradients lie, before they are
+      multiplied, by `jax.lax.with_sharding_constraint`.
 
   Returns:
     `f(params, opt_state, *batch, **extras) -> (values, grads, grams)`, where
@@ -94,7 +97,7 @@ def value_and_grad_for(
     )
   plan = _Plan(
       correction, losses_fn, has_aux, correction.blocks or blocks or by_layer,
-      sketch_size if num_micro_batches else None, spmd_axis_name,
+      sketch_size if num_micro_batches else None, spmd_axis_name, placed,
   )
   run = {
       'stacked': _stacked,
@@ -132,6 +135,7 @@ class _Plan(NamedTuple):
   block_fn: Blocks
   sketch_size: int | None
   spmd_axis_name: str | None
+  placed: Callable[[PyTree], PyTree]
 
   def probes(self, params: PyTree, **by_block: Mapping[str, Any]) -> Any:
     """A probe for each block; `by_block` has arguments of each, by name."""
@@ -166,12 +170,15 @@ def _stacked(
   rows_fn = task_value_and_grad(
       one_row, has_aux=plan.has_aux, spmd_axis_name=plan.spmd_axis_name
   )
-  if plan.sketch_size is None:
+
+  def placed_fn(batch):
     values, grads_RxP = rows_fn(params, batch)
+    return values, plan.placed(grads_RxP)
+
+  if plan.sketch_size is None:
+    values, grads_RxP = placed_fn(batch)
   else:
-    values, grads_RxP = _accumulate(
-        plan, lambda micro: rows_fn(params, micro), batch
-    )
+    values, grads_RxP = _accumulate(plan, placed_fn, batch)
   return values, grads_RxP, gram_blocks(grads_RxP, plan.block_fn)
 
 

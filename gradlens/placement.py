@@ -57,6 +57,22 @@ def stacked_specs(params: Any, num_axes: int = 1) -> Any:
   )
 
 
+def stacked(mesh: Mesh | None, grads_RxP: Any, params: Any) -> Any:
+  """Rows' gradients of a compiled step, to where their parameters are.
+
+  First among the devices of a row, which exchange shards then; otherwise the
+  compiler gathers all gradients whole.
+  """
+  of_rows = jax.tree.map(
+      lambda spec: PartitionSpec(
+          'task', *('fsdp' if axes == models.DATA else axes for axes in spec)
+      ),
+      models.specs(params),
+  )
+  grads_RxP = constrain(grads_RxP, mesh, of_rows)
+  return constrain(grads_RxP, mesh, stacked_specs(params))
+
+
 def state_specs(state: Any) -> Any:
   """Of a `TrainState`: moments where their parameters are."""
   params = models.specs(state.params)

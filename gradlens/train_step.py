@@ -184,6 +184,7 @@ def row_gradients(
     f = gl.value_and_grad_for(
         correction, functools.partial(losses_fn, frozen), has_aux=True,
         blocks=models.blocks, spmd_axis_name=None if mesh is None else 'task',
+        placed=lambda grads: placement.stacked(mesh, grads, params),
     )
     return f(params, correction.init(params), row)
 
@@ -209,6 +210,7 @@ def decomposed(
         correct, functools.partial(losses_fn, frozen), has_aux=True,
         blocks=models.blocks, num_micro_batches=num_micro_batches,
         spmd_axis_name='task' if automatic else None,
+        placed=lambda grads: placement.stacked(mesh, grads, params),
     )(params, correction, row, **extras)
 
   def gradient(state, row, extras):
@@ -216,9 +218,6 @@ def decomposed(
     values, grads, grams = placement.on_mesh(spread, local, num_micro_batches)(
         state.params, state.frozen, row, state.opt_state[0], extras
     )
-    if automatic:
-      specs = placement.stacked_specs(state.params)
-      grads = placement.constrain(grads, mesh, specs)
     updates, opt_state = optimizer.corrected.update(
         grads, state.opt_state, state.params, gram=grams, **extras
     )
