@@ -12,6 +12,7 @@ from gradlens.experience import Batch, Sampled
 from gradlens.report import history
 
 G = 3
+_LENGTH = 8
 
 
 def _task(name, number, size=5):
@@ -39,19 +40,25 @@ class _Collect:
         [[_score(record, g) for g in range(G)] for record in records]
         for records in records_KxB
     ], np.float32)
-    texts = [
-        [[f'{record.prompt}?{g}' for g in range(G)] for record in records]
+    tokens = np.array([
+        [[[*f'{record.prompt}?{g}'.encode().ljust(_LENGTH)] for g in range(G)]
+         for record in records]
         for records in records_KxB
-    ]
+    ])
     none = np.zeros(0)
-    return Sampled(Batch(*[none] * 5, rewards), texts, none, none, {})
+    batch = Batch(none, none, tokens, tokens != ord(' '), none, rewards)
+    return Sampled(batch, none, none, none, {})
+
+
+def _decode(tokens, mask):
+  return bytes(tokens[mask].tolist()).decode()
 
 
 def _evaluate(seed=0, batch_size=2, size=5):
   collect = _Collect()
   result = evaluate.evaluate(
       collect, 'params', [_task('x', 1, size), _task('y', 2, size)],
-      jax.random.key(seed), batch_size=batch_size,
+      jax.random.key(seed), batch_size=batch_size, decode=_decode,
   )
   return result, collect
 

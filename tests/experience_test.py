@@ -1,4 +1,4 @@
-"""Experience: tokens, texts and rewards belong together, task by task."""
+"""Experience: tokens and rewards belong together, task by task."""
 
 import functools
 
@@ -67,6 +67,13 @@ def _collect(scorer, sampler=None):
   )
 
 
+def _text(sampled, *at):
+  """Below 3 are the stop token and others that stand for no text."""
+  tokens = np.asarray(sampled.batch.tokens_KxBxGxC[at]).tolist()
+  length = int(sampled.batch.mask_KxBxGxC[at].sum())
+  return ''.join(chr(t - 3) for t in tokens[:length] if t >= 3)
+
+
 @functools.cache
 def _sampled(seed=1):
   _, params = _policy()
@@ -101,7 +108,7 @@ class SamplerTest(ExperienceTestCase):
     self.assertEqual(batch.rewards_KxBxG.shape, (K, B, G))
     self.assertEqual(batch.rewards_KxBxG.dtype, np.float32)
 
-  def test_texts_are_those_of_the_tokens(self):
+  def test_lengths_and_ends_are_those_of_the_tokens(self):
     sampled, _ = _sampled()
     stopped, stops = 0, set()
     for at in np.ndindex(K, B, G):
@@ -112,10 +119,7 @@ class SamplerTest(ExperienceTestCase):
         self.assertEqual(ends[0] + 1, length)
         stops.add(tokens[ends[0]])
         stopped += 1
-      # Below 3 are the stop token and others that stand for no text.
-      want = ''.join(chr(t - 3) for t in tokens[:length] if t >= 3)
-      k, b, g = at
-      self.assertEqual(sampled.texts[k][b][g], want)
+      self.assertEqual(sampled.lengths_KxBxG[at], length)
     self.assertBetween(stopped, 1, K * B * G - 1)
     self.assertEqual(stops, {_STOP, _MODELS_STOP})
 
@@ -124,7 +128,9 @@ class SamplerTest(ExperienceTestCase):
     self.assertEqual(scorer.calls, 1)
     failures = {'error': [0, 0], 'timeout': [0, 0]}
     for k, b, g in np.ndindex(K, B, G):
-      result = scorer.result(_NAMES[k], sampled.texts[k][b][g], _RECORDS[k][b])
+      result = scorer.result(
+          _NAMES[k], _text(sampled, k, b, g), _RECORDS[k][b]
+      )
       self.assertAlmostEqual(
           float(sampled.batch.rewards_KxBxG[k, b, g]), result.score, 6
       )
@@ -140,10 +146,12 @@ class SamplerTest(ExperienceTestCase):
     _, params = _policy()
     again = _collect(_Scorer())(params, _RECORDS, jax.random.key(1))
     jax.tree.map(np.testing.assert_array_equal, again.batch, first.batch)
-    self.assertEqual(again.texts, first.texts)
-    self.assertNotEqual(other.texts, first.texts)
-    of_all = [t for task in first.texts for group in task for t in group]
-    self.assertLen(set(of_all), K * B * G)
+    of_first, of_other = (
+        [_text(sampled, *at) for at in np.ndindex(K, B, G)]
+        for sampled in (first, other)
+    )
+    self.assertNotEqual(of_other, of_first)
+    self.assertLen(set(of_first), K * B * G)
 
   @parameterized.parameters((K * B, G + 1, C), (K * B - 1, G, C))
   def test_an_engine_that_gives_other_completions_is_refused(self, *shape):
@@ -188,7 +196,7 @@ class ReferencesTest(ExperienceTestCase):
       self.assertEqual(
           mask.tolist(), [[True] * len(own) + [False] * rest]
       )
-      self.assertEqual(sampled.texts[k][b], [answer])
+      self.assertEqual(sampled.lengths_KxBxG[k, b], [len(own)])
     np.testing.assert_array_equal(batch.rewards_KxBxG, np.ones((K, B, 1)))
     self.assertEqual(batch.logprobs_KxBxGxC.shape, (K, B, 1, C))
     self.assertEqual(sampled.errors_K.tolist(), [0] * K)

@@ -219,13 +219,11 @@ class StepScalarsTest(MetricsTestCase):
     lengths = np.array([[[3, 1], [2, 2]], [[0, 1], [4, 4]]])
     rewards = np.array([[[1, 0], [1, 1]], [[0.5, 0.5], [0, 0]]], np.float32)
     nothing = np.zeros(0)
-    batch = experience.Batch(
-        nothing, nothing, nothing, np.arange(4) < lengths[..., None], nothing,
-        rewards,
-    )
+    batch = experience.Batch(*[nothing] * 5, rewards)
     scalars = metrics.sampled_scalars(
         experience.Sampled(
-            batch, [], np.array([2, 0]), np.array([0, 3]), dict(rollout=1.5)
+            batch, lengths, np.array([2, 0]), np.array([0, 3]),
+            dict(rollout=1.5),
         ),
         ('a', 'b'),
     )
