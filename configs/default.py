@@ -66,6 +66,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.rollout = ml_collections.ConfigDict(dict(
       max_prompt_tokens=32, max_new_tokens=16, temperature=1.0,
       num_slots=0,  # prompts decoded side by side, more wait; 0 is all
+      tensor=0,  # devices of a mesh that have a model together; 0: mesh.tensor
   ))
   c.verifier = ml_collections.ConfigDict(dict(
       cpu_seconds=1.0, wall_seconds=10.0,

@@ -190,7 +190,7 @@ _AT_LEAST = {
     'num_steps': 1, 'prompts_per_task': 1, 'num_splits': 1, 'inner_epochs': 1,
     'num_completions': 1, 'num_micro_batches': 1, 'instrument_every': 0,
     'rollout.max_prompt_tokens': 1, 'rollout.max_new_tokens': 1,
-    'rollout.num_slots': 0, 'evaluate.every': 1,
+    'rollout.num_slots': 0, 'rollout.tensor': 0, 'evaluate.every': 1,
     'evaluate.batch_size': 1, 'evaluate.num_completions': 1,
     'checkpoint.every': 1, 'checkpoint.keep': 1, 'lora.rank': 0,
     'mesh.task': 1, 'mesh.fsdp': 1, 'mesh.tensor': 1,
@@ -281,13 +281,33 @@ def verifier(config: Any, run: Setup) -> tasks.Verifier:
   )
 
 
+def sampling_mesh(
+    config: Any, mesh: Mesh | None, of_model: models.DecoderConfig
+) -> Mesh | None:
+  """The mesh of training, or one with more devices to a model.
+
+  Raises:
+    ValueError: the devices, or the model, are not to be divided so.
+  """
+  tensor = config.rollout.tensor
+  if not tensor:
+    return mesh
+  with _about(f'config.rollout.tensor={tensor}'):
+    if mesh is None:
+      raise ValueError('there is no mesh; set config.mesh too, or 0 here.')
+    mesh = models.sampling_mesh(mesh, tensor)
+  _check_mesh(config, mesh, of_model)
+  return mesh
+
+
 def sampler(
     config: Any, run: Setup,
     make_sampler: rollout.MakeSampler | None = None,
 ) -> rollout.Sampler:
   """The sampler of the policy, or of another engine."""
   if make_sampler is None:
-    make_sampler = functools.partial(rollout.make_sampler, mesh=run.mesh)
+    mesh = sampling_mesh(config, run.mesh, run.model.config)
+    make_sampler = functools.partial(rollout.make_sampler, mesh=mesh)
   ends = {run.tokenizer.eos_token_id, *run.model.config.eos_token_id}
   r = config.rollout
   return make_sampler(

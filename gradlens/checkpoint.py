@@ -21,7 +21,10 @@ LORA = 'lora.json'  # in MODEL
 PACKAGES = ('gradlens', 'jax', 'jaxlib', 'flax', 'optax', 'numpy',
             'orbax-checkpoint', 'transformers', 'reasoning-gym')
 # What may change between a run and its continuation: none of it is trained.
-_FREE = ('log_seconds', 'checkpoint.', 'evaluate.', 'mesh.', 'profile.')
+_FREE = (
+    'log_seconds', 'checkpoint.', 'evaluate.', 'mesh.', 'profile.',
+    'rollout.tensor',
+)
 
 
 def versions() -> dict[str, str]:

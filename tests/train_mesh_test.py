@@ -49,14 +49,16 @@ class TrainMeshTest(absltest.TestCase):
     root = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
     cls.alone = train.train(_config(), root / 'alone')
     cls.workdir = root / 'mesh'
-    train.train(
-        _config(task=2, fsdp=2, tensor=2), cls.workdir, writers=[_Ending()]
-    )
+    config = _config(task=2, fsdp=4)
+    config.rollout.tensor = 2
+    train.train(config, cls.workdir, writers=[_Ending()])
     cls.ended = history.load(cls.workdir)
     cls.restored = [
-        cls.restore(task=2, fsdp=2, tensor=2), cls.restore(task=4, fsdp=2)
+        cls.restore(task=2, fsdp=4), cls.restore(task=2, fsdp=2, tensor=2)
     ]
-    cls.resumed = train.train(_config(task=4, fsdp=2), cls.workdir)
+    config = _config(task=2, fsdp=2, tensor=2)
+    config.rollout.tensor = 2
+    cls.resumed = train.train(config, cls.workdir)
 
   @classmethod
   def restore(cls, **mesh):
@@ -84,7 +86,7 @@ class TrainMeshTest(absltest.TestCase):
     ]
     self.assertEqual(
         [gate.addressable_shards[0].data.shape for gate in gates],
-        [(2, 4, 8), (2, 2, 16)],
+        [(2, 2, 16), (2, 4, 8)],
     )
 
   def test_what_is_measured_is_the_same(self):
@@ -118,6 +120,24 @@ class TrainMeshTest(absltest.TestCase):
 
 
 class RefusedTest(parameterized.TestCase):
+
+  @parameterized.parameters(
+      (3, 'config.rollout.tensor=3: 3 devices cannot .* 2 x 2 x 2 .* divides'),
+      (4, 'num_key_value_heads = 2 cannot be divided by the 4 devices'),
+  )
+  def test_devices_that_cannot_sample_together(self, tensor, sentence):
+    config = _config(task=2, fsdp=2, tensor=2)
+    config.rollout.tensor = tensor
+    setup = build.setup(config)
+    with self.assertRaisesRegex(ValueError, sentence):
+      build.sampler(config, setup)
+
+  def test_sampling_together_without_a_mesh(self):
+    config = _config()
+    config.rollout.tensor = 2
+    setup = build.setup(config)
+    with self.assertRaisesRegex(ValueError, 'rollout.tensor=2: .* no mesh'):
+      build.sampler(config, setup)
 
   def test_other_devices_than_there_are(self):
     with self.assertRaisesRegex(

@@ -32,6 +32,7 @@ from gradlens.models.sharding import (
     TENSOR,
     check_mesh,
     make_mesh,
+    sampling_mesh,
     shardings,
     shards,
     specs,
@@ -47,7 +48,7 @@ __all__ = [
     'TENSOR', 'WARM', 'adapt', 'blocks', 'build', 'check_mesh', 'decode',
     'fastest_attention', 'from_huggingface', 'init', 'join', 'load',
     'load_model', 'load_tokenizer', 'logits', 'make_cache',
-    'make_mesh', 'merge', 'policy_logprobs', 'prefill', 'save', 'save_model',
-    'scores', 'shardings', 'shards', 'specs', 'specs_like', 'split', 'tapped',
-    'to_huggingface',
+    'make_mesh', 'merge', 'policy_logprobs', 'prefill', 'sampling_mesh',
+    'save', 'save_model', 'scores', 'shardings', 'shards', 'specs',
+    'specs_like', 'split', 'tapped', 'to_huggingface',
 ]

@@ -150,6 +150,30 @@ def make_mesh(
   return Mesh(places, (*DATA, TENSOR), axis_types=(AxisType.Auto,) * 3)
 
 
+def sampling_mesh(mesh: Mesh, tensor: int) -> Mesh:
+  """The same devices, of which `tensor` have a model together.
+
+  Args:
+    mesh: from `make_mesh`.
+    tensor: along 'tensor', which grows at the cost of 'fsdp'.
+
+  Raises:
+    ValueError: the two do not divide so.
+  """
+  task, fsdp, own = mesh.devices.shape
+  more, rest = divmod(tensor, own)
+  if rest or fsdp % more:
+    raise ValueError(
+        f'{tensor} devices cannot sample together on a mesh of {task} x {fsdp}'
+        f' x {own} (task x fsdp x tensor): it must be {own} times a number that'
+        f' divides {fsdp}.'
+    )
+  return Mesh(
+      mesh.devices.reshape(task, fsdp // more, tensor), mesh.axis_names,
+      axis_types=mesh.axis_types,
+  )
+
+
 def check_mesh(mesh: Mesh, config: DecoderConfig, num_prompts: int) -> None:
   """Refuses what the mesh does not divide.
 

@@ -78,5 +78,5 @@ def check_memory(
         f' {free / 1e9:.1f} GB are free'
         + (f' beside {copy / 1e9:.1f} GB of parameters' if copy else '')
         + '; lower num_slots, num_completions or max_new_tokens'
-        + (', or raise mesh.tensor.' if copy else '.')
+        + (', or raise rollout.tensor.' if copy else '.')
     )
