@@ -73,12 +73,11 @@ def get_config(
   c.compute.dtype = 'bfloat16'
   c.compute.remat = 'full'
   # A row for each part of 'task'; its prompts on what is left of the slice.
-  c.mesh.update(task=len(tasks) * c.num_splits, fsdp=-1, tensor=1)
+  c.mesh.update(task=8, fsdp=-1, tensor=1)
   c.correction.apply = 'lagged'
   c.num_steps = 500
-  c.prompts_per_task = 64
+  c.prompts_per_task = 16
   c.num_completions = 2
-  c.num_micro_batches = 4
   c.rollout.update(max_prompt_tokens=1024, max_new_tokens=3072)
   c.data.update(num_train=8192, num_heldout=256)
   c.optimizer.learning_rate = 1e-6

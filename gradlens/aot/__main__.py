@@ -3,31 +3,28 @@
     pip install 'gradlens[aot]'
     python -m gradlens.aot --config=configs/multidomain.py --topology=v5p:4x4x4
 
-Compiles the training step and the sampler, and prints what a chip needs: memory,
-operations, what it sends, and an estimate of the time from public figures of
-the chip. With --compare also the step without the decomposition. The exit code
-is 1 where something does not fit.
+Compiles the training step and the sampler, and prints what a chip needs:
+memory, operations, what it sends, and an estimate of the time from public
+figures of the chip. With --compare also the step without the decomposition. The
+exit code is 1 where something does not fit.
 """
 
 import importlib.util
 import json
-import os
 import pathlib
 import sys
-
-import jax
 
 from gradlens import command
 
 with command.imports('train'):
   from absl import app, flags
-  import ml_collections
   from ml_collections import config_flags
 
 with command.imports('aot'):
   if importlib.util.find_spec('libtpu') is None:
     raise ModuleNotFoundError(name='libtpu')
-  from gradlens.aot import chips, figures, programs
+  from gradlens.aot import chips, figures
+  from gradlens.aot.needs import needs, use_no_device
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'Config file, with its argument after a colon.',
@@ -49,54 +46,11 @@ _TRIPS = flags.DEFINE_integer(
 )
 
 
-def needs(
-    config: ml_collections.ConfigDict, topology: str, *, compare: bool,
-    loop_trips: int | None = None,
-) -> dict[str, figures.Figures]:
-  """What the programs of a config need on a slice.
-
-  Args:
-    config: of a run.
-    topology: the slice, as 'v5p:4x4x4'.
-    compare: with and without the decomposition, not as configured only.
-    loop_trips: how often a loop of the step runs whose data decide it.
-
-  Returns:
-    'on', 'off' or both, each the figures of a chip.
-
-  Raises:
-    ValueError: one sentence on what does not fit together.
-  """
-  chip = chips.of_topology(topology)
-  planned = programs.plan(config, programs.find_devices(topology))
-  instrument = config.instrument_every > 0
-  wanted = [True, False] if compare else [instrument]
-  steps = {
-      'on' if each else 'off': figures.of_step(
-          programs.compile_step(config, planned, each), planned, chip,
-          loop_trips,
-      )
-      for each in wanted
-  }
-  sampler = figures.of_sampler(
-      programs.compile_sampler(config, planned), config, planned, chip
-  )
-  return {
-      name: step | dict(
-          step_fits=step['fits'], sampler=sampler,
-          fits=step['fits'] and sampler['fits'],
-      )
-      for name, step in steps.items()
-  }
-
-
 def main(argv: list[str]) -> None:
   """Compiles, counts and prints."""
   if len(argv) > 1:
     raise app.UsageError(f'not understood: {" ".join(argv[1:])}')
-  # Nothing runs here, and there is no TPU to ask about itself.
-  jax.config.update('jax_platforms', 'cpu')
-  os.environ['TPU_SKIP_MDS_QUERY'] = '1'
+  use_no_device()
   command.show_progress()
   with command.one_sentence():
     config = _CONFIG.value

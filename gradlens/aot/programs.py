@@ -140,6 +140,11 @@ def plan(config: Any, devices: Sequence[Any]) -> Planned:
   on = Slice(devices, mesh)
   model = _model(config)
   build.check_mesh(config, mesh, model.config)
+  if config.rollout.num_slots % on.groups:
+    raise ValueError(
+        f'rollout.num_slots={config.rollout.num_slots} cannot be divided by the'
+        f" {on.groups} devices of the data axes, 'task' and 'fsdp'."
+    )
   model = model._replace(compute=build.compute(config, mesh, 'tpu'))
   optimizer = make_optimizer(config, len(config.tasks), None)
 
@@ -194,7 +199,9 @@ _USED = re.compile(
     r'(?:Used |temporaries \()([\d.]+)([KMGT]?)\b(?:.*?of|.*?\()\s*([\d.]+)'
     r'([KMGT]?)'
 )
-_LARGEST = re.compile(r'Size: ([\d.]+)([KMGT]?)\b.*?Shape: (\S+?\[[\d,]*\])', re.S)
+_LARGEST = re.compile(
+    r'Size: ([\d.]+)([KMGT]?)\b.*?Shape: (\S+?\[[\d,]*\])', re.S
+)
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 
 
@@ -246,11 +253,6 @@ def compile_step(
 def compile_sampler(config: Any, planned: Planned) -> Compiled | Refused:
   """The sampler of all prompts of a step."""
   mesh, groups, r = planned.on.mesh, planned.on.groups, config.rollout
-  if r.num_slots % groups:
-    raise ValueError(
-        f'rollout.num_slots={r.num_slots} cannot be divided by the {groups}'
-        " devices of the data axes, 'task' and 'fsdp'."
-    )
   n, g = requests(config, groups)
   shape = jax.ShapeDtypeStruct
   keys = jax.eval_shape(
