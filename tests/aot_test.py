@@ -298,6 +298,7 @@ class RefusalTest(absltest.TestCase):
     )
     self.assertEqual(20.25 * 2**30, found.hbm_bytes)
     self.assertEqual(15.75 * 2**30, found.hbm_limit)
+    self.assertTrue(found.with_arguments)
     self.assertEqual(
         [(2.5 * 2**30, 'f32[8,2048]'), (2**29, 'bf16[16]')], found.largest
     )
@@ -310,6 +311,7 @@ class RefusalTest(absltest.TestCase):
     )
     self.assertEqual(16.18 * 2**30, found.hbm_bytes)
     self.assertEqual(15.75 * 2**30, found.hbm_limit)
+    self.assertFalse(found.with_arguments)
 
   def test_another_error(self):
     self.assertIsNone(programs.refusal('INTERNAL: Used 2G of 1G hbm', 1.0))
@@ -381,7 +383,6 @@ class ProgramTest(absltest.TestCase):
 
   @pytest.mark.slow
   def test_does_not_fit(self):
-    # Parameters and moments alone are 3 x 4 bytes of 2^32 numbers.
     done = run(
         '--config=tests/tiny_config.py', '--topology=v5e:2x4', '--json',
         '--config.mesh.fsdp=-1', '--config.correction.apply=lagged',
@@ -393,8 +394,11 @@ class ProgramTest(absltest.TestCase):
     self.assertNotIn('Traceback', done.stderr)
     found = json.loads(done.stdout.splitlines()[-1])
     self.assertFalse(found['on']['fits'])
+    held = 3 * 4 * 20 * 3 * 8192 * 65_536 / 8  # of a chip
+    self.assertGreater(found['on']['hbm_bytes'], held)
     self.assertRegex(
-        done.stdout, r'does not fit: [\d.]+ GB of 16.00 GB\n  [\d.]+ GB  \S+'
+        done.stdout,
+        r'does not fit: [\d.]+ GB of 16.00 GB\n  5.37 GB  .*feed_forward',
     )
 
   @pytest.mark.slow

@@ -34,14 +34,17 @@ def _largest_arrays(shapes: Any) -> Largest:
 
 
 def _memory(
-    found: Compiled | Refused, chip: Chip, beside: float, known: Largest
+    found: Compiled | Refused, chip: Chip, arguments: float, beside: float,
+    known: Largest,
 ) -> Figures:
   """HBM of a device, with what lies there beside the program's own.
 
   `known` stands in where the compiler does not say which arrays are large.
   """
   if isinstance(found, Refused):
-    need = found.hbm_bytes + beside
+    need = found.hbm_bytes + beside + (
+        0 if found.with_arguments else arguments
+    )
     own = dict(largest=found.largest or known)
   else:
     m = found.program.memory_analysis()
@@ -83,7 +86,9 @@ def of_step(
     loop_trips: int | None,
 ) -> Figures:
   """Of the training step; a step that has no room is not counted."""
-  figures = _memory(found, chip, 0.0, _largest_arrays(planned.state))
+  figures = _memory(
+      found, chip, _held(planned.state), 0.0, _largest_arrays(planned.state)
+  )
   if isinstance(found, Refused):
     counted = _counted(Counts(), chip)
     return figures | dict.fromkeys(counted) | dict(
@@ -116,7 +121,9 @@ def of_sampler(
       (parts['cache_bytes'], f'cache of {n // planned.on.groups} prompts'),
       (moments, "the optimizer's moments"),
   ]
-  figures = _memory(found, chip, moments, sorted(known, reverse=True)) | parts
+  figures = parts | _memory(
+      found, chip, _held(policy), moments, sorted(known, reverse=True)
+  )
   figures |= dict(prefill_seconds=None, token_seconds=None)
   if isinstance(found, Refused):
     return figures
@@ -127,7 +134,10 @@ def of_sampler(
   )
   return figures | dict(
       prefill_seconds=none.seconds(chip),
-      token_seconds=one.seconds(chip) - none.seconds(chip),
+      token_seconds=max(
+          one.busy_seconds - none.busy_seconds,
+          one.network_seconds(chip) - none.network_seconds(chip),
+      ),
   )
 
 
@@ -135,8 +145,8 @@ def _gb(size: float) -> str:
   return f'{size / 1e9:.2f} GB'
 
 
-def _number(value: float | None, form: str) -> str:
-  return 'not known' if value is None else format(value, form)
+def _seconds(value: float | None) -> str:
+  return 'not known' if value is None else f'{value:.3g} s or more'
 
 
 def _too_large(
@@ -212,8 +222,8 @@ def table(results: dict[str, Figures], chip: Chip) -> str:
       f' gathered {_gb(sampler["copy_bytes"])}, cache'
       f' {_gb(sampler["cache_bytes"])}, moments beside'
       f' {_gb(sampler["moments_bytes"])}; headroom {sampler["headroom"]:.0%}',
-      f'  ESTIMATE of prefill    {_number(sampler["prefill_seconds"], ".3g")}'
-      f' s or more, of a token {_number(sampler["token_seconds"], ".3g")} s',
+      f'  ESTIMATE of prefill    {_seconds(sampler["prefill_seconds"])}, of a'
+      f' token {_seconds(sampler["token_seconds"])}',
       f'  compiled in            {sampler["compile_seconds"]:.0f} s',
   ]
   problems += _too_large(

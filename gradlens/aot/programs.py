@@ -92,12 +92,14 @@ class Refused(NamedTuple):
   Attributes:
     hbm_bytes: that are needed, on one device.
     hbm_limit: that there are.
+    with_arguments: whether these are in it.
     largest: bytes and shape of the largest arrays.
     seconds: that it took to say so.
   """
 
   hbm_bytes: float
   hbm_limit: float
+  with_arguments: bool
   largest: list[tuple[float, str]]
   seconds: float
 
@@ -196,7 +198,7 @@ def requests(config: Any, groups: int) -> tuple[int, int]:
 # As 'Used 17.2G of 15.75G hbm', and 'HLO temporaries (16.18G) exceeds'; then
 # 'Size: 2.30G', and what it is.
 _USED = re.compile(
-    r'(?:Used |temporaries \()([\d.]+)([KMGT]?)\b(?:.*?of|.*?\()\s*([\d.]+)'
+    r'(Used |temporaries \()([\d.]+)([KMGT]?)\b(?:.*?of|.*?\()\s*([\d.]+)'
     r'([KMGT]?)'
 )
 _LARGEST = re.compile(
@@ -210,14 +212,14 @@ def refusal(message: str, seconds: float) -> Refused | None:
   used = _USED.search(message)
   if 'RESOURCE_EXHAUSTED' not in message or used is None:
     return None
-  need, need_unit, limit, limit_unit = used.groups()
+  what, need, need_unit, limit, limit_unit = used.groups()
   largest = [
       (float(size) * _UNITS[unit], shape)
       for size, unit, shape in _LARGEST.findall(message)
   ]
   return Refused(
       float(need) * _UNITS[need_unit], float(limit) * _UNITS[limit_unit],
-      largest[:5], seconds,
+      what == 'Used ', largest[:5], seconds,
   )
 
 
