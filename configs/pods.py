@@ -72,7 +72,7 @@ def get_config(
   c.prompt.chat = True
   c.compute.dtype = 'bfloat16'
   c.compute.remat = 'full'
-  # A row for each part of 'task'; its prompts on what is left of the slice.
+  # Eight rows, of four tasks, each with a part of the slice for its prompts.
   c.mesh.update(task=8, fsdp=-1, tensor=1)
   c.correction.apply = 'lagged'
   c.num_steps = 500

@@ -158,17 +158,25 @@ class LoopsTest(parameterized.TestCase):
     got = counted(where(f, (256, 256), (256, 256)))
     self.assertEqual(3 * 5 * 2 * 256**3, got.products.flops)
 
-  @parameterized.product(where=(on_tpus, on_cpu), start=(0, 2))
-  def test_count(self, where, start):
+  @parameterized.parameters(
+      # From, by, below: 0 3 6; 2 5 8; 2 3 4 5 6 7 8; -1 8.
+      (0, 3, 9, 3), (2, 3, 9, 3), (2, 1, 9, 7), (-1, 9, 9, 2),
+  )
+  def test_count(self, start, step, limit, expected):
     def f(x):
-      return jax.lax.fori_loop(start, 9, lambda i, x: jnp.sin(x) + i, x)
+      return jax.lax.while_loop(
+          lambda own: own[0] < limit,
+          lambda own: (own[0] + step, jnp.sin(own[1]) + own[0]), (start, x),
+      )[1]
 
-    program = where(f, (512, 512))
+    program = on_tpus(f, (512, 512))
     [(computation, loop)] = [
         (each, own) for each in program.computations.values()
         for own in each.instructions.values() if own.opcode == 'while'
     ]
-    self.assertEqual(9 - start, loops.trip_count(program, computation, loop))
+    self.assertEqual(
+        expected, loops.trip_count(program, computation, loop)
+    )
 
   @parameterized.product(where=(on_tpus, on_cpu))
   def test_data_decide(self, where):
