@@ -87,6 +87,8 @@ class ProductsTest(parameterized.TestCase):
       ('ibj,jbk->bik', (128, 6, 256), (256, 6, 384), 6 * 128 * 256 * 384),
       ('nlhe,nmhe->nhlm', (2, 128, 4, 64), (2, 96, 4, 64),
        2 * 4 * 128 * 96 * 64),
+      # Two dimensions are summed over.
+      ('bij,ijk->bk', (128, 4, 64), (4, 64, 96), 128 * 4 * 64 * 96),
   )
   def test_of_einsums(self, subscripts, left, right, multiplications):
     def f(a, b):
