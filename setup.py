@@ -113,6 +113,6 @@ setuptools.setup(
         'bench': BENCH,
         'bench-trl': BENCH_TRL,
         'bench-tunix': BENCH_TUNIX,
-        'test': [*TRAIN, *TEST],
+        'test': [*TRAIN, *AOT, *TEST],
     },
 )

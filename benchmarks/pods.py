@@ -1,184 +1,177 @@
-"""The real training step, compiled for a slice of TPUs that is not there.
+"""The table of docs/pods.md: configs, compiled for slices that are not there.
 
-    pip install 'gradlens[aot]'
-    python -m benchmarks.pods --topology=v5e:8x8 --mesh=8x8x1
+    pip install 'gradlens[aot]' matplotlib
+    python -m benchmarks.pods
+    python -m benchmarks.pods --scaling
 
-With the decomposition (`lagged`, by taps) and without it, of a published
-model's shapes in bfloat16: memory of a chip and floating-point operations as
-the compiler reports them (a loop's body once, no attention kernel, the same for
-both), and what a chip sends in collectives, from the traced step, loops
-included; not where 'tensor' divides it, of which the trace knows nothing. Times
-are not known without a TPU.
+A row for each config and slice: `gradlens.aot --compare`, which takes minutes.
+What was found is kept in --folder, and not compiled again. --scaling writes
+docs/scaling.svg too.
 """
 
-import collections
-import math
-import os
-import time
+import json
+import pathlib
 from typing import Any
-
-os.environ['TPU_SKIP_MDS_QUERY'] = '1'  # there is no TPU to ask for
 
 from absl import app, flags
 import jax
-from jax.experimental import topologies
-import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
+import ml_collections
 
-from gradlens import models, placement, train_step
-from gradlens.configs import default
-from gradlens.experience import Batch
-from gradlens.optimizer import make_optimizer
+from gradlens.aot import chips, figures, programs
+from gradlens.aot.needs import needs, use_no_device
+from gradlens.configs import multidomain, singledomain
 
-_SHAPES = dict(
-    qwen2_5_3b=dict(
-        hidden_size=2048, intermediate_size=11008, num_hidden_layers=36,
-        num_attention_heads=16, num_key_value_heads=2, vocab_size=151_936,
-        tie_word_embeddings=True,
-    ),
-    qwen2_5_7b=dict(
-        hidden_size=3584, intermediate_size=18944, num_hidden_layers=28,
-        num_attention_heads=28, num_key_value_heads=4, vocab_size=152_064,
-        tie_word_embeddings=False,
-    ),
+_FOLDER = flags.DEFINE_string('folder', 'runs/pods', 'Of what was found.')
+_SCALING = flags.DEFINE_bool('scaling', False, 'From 16 to 1024 chips.')
+_PLOT = flags.DEFINE_string('plot', 'docs/scaling.svg', 'Of --scaling.')
+
+_CONFIGS = dict(multidomain=multidomain, singledomain=singledomain)
+# Config, tasks (0 is its own), slice, argument; the rest is as in the file.
+_ROWS = (
+    ('multidomain', 0, 'v5p:4x4x4', 'model=qwen2_5_7b'),
+    ('multidomain', 0, 'v5e:8x8', 'model=qwen2_5_7b'),
+    ('multidomain', 0, 'v5e:8x8',
+     'model=qwen2_5_7b,mesh.tensor=2,prompts_per_task=8'),
+    ('multidomain', 16, 'v5p:4x4x4',
+     'model=qwen2_5_7b,mesh.task=32,prompts_per_task=4'),
+    ('multidomain', 0, 'v5e:4x4', 'model=qwen2_5_3b,prompts_per_task=4'),
+    ('multidomain', 0, 'v6e:8x8', 'model=qwen2_5_7b'),
+    ('multidomain', 0, 'v5e:4x4', 'model=llama3_2_3b,prompts_per_task=4'),
+    ('multidomain', 0, 'v5e:2x4',
+     'model=qwen3_1_7b,prompts_per_task=8,num_micro_batches=4'),
+    ('singledomain', 0, 'v5p:4x4x4', 'model=qwen2_5_3b,prompts_per_task=64'),
+    ('multidomain', 0, 'v5e:16x16',
+     'model=qwen2_5_7b,mesh.tensor=2,prompts_per_task=32'),
 )
-_TOPOLOGY = flags.DEFINE_string('topology', 'v5e:8x8', 'A slice of TPUs.')
-_MESH = flags.DEFINE_string('mesh', '8x8x1', 'task x fsdp x tensor.')
-_MODEL = flags.DEFINE_enum('model', 'qwen2_5_7b', list(_SHAPES), 'Its shapes.')
-_TASKS = flags.DEFINE_integer('tasks', 4, 'K.')
-_SPLITS = flags.DEFINE_integer('splits', 2, 'S.')
-_PROMPTS = flags.DEFINE_integer('prompts', 1, 'Of a row, on each chip.')
-_COMPLETIONS = flags.DEFINE_integer('completions', 2, 'Of a prompt.')
-_PROMPT, _COMPLETION = 1024, 3072  # tokens
-
-# What a chip of a group of n sends, of the bytes that go in.
-_SENT = dict(
-    all_gather=lambda n: n - 1,
-    reduce_scatter=lambda n: (n - 1) / n,
-    all_to_all=lambda n: (n - 1) / n,
-    psum=lambda n: 2 * (n - 1) / n,
+_SLICES = {16: 'v5p:2x2x4', 64: 'v5p:4x4x4', 256: 'v5p:4x8x8',
+           1024: 'v5p:8x8x16'}
+_HEADER = (
+    '| config | slice | tasks | step GB, off | on | | sampler GB | FLOPs |'
+    ' sent GB, off | on | | ESTIMATE s, off | on | | fits |\n|---|---|'
+    + '---:|' * 13
 )
 
 
-def sent(jaxpr: Any, sizes: dict[str, int]) -> collections.Counter:
-  """Bytes that a chip sends, by kind of collective; loops included.
-
-  Of the collectives that gradlens writes itself, as if 'tensor' had one device.
-  """
-  total = collections.Counter()
-  for equation in jaxpr.eqns:
-    name, params = equation.primitive.name, equation.params
-    if name in _SENT:
-      axes = params.get('axes') or params['axis_name']
-      axes = axes if isinstance(axes, tuple) else (axes,)
-      group = math.prod(sizes[axis] for axis in axes)
-      total[name] += _SENT[name](group) * sum(
-          math.prod(var.aval.shape) * var.aval.dtype.itemsize
-          for var in equation.invars
-      )
-    inner = [
-        found for found in jax.tree.leaves(
-            list(params.values()), is_leaf=lambda a: hasattr(a, 'eqns')
-        )
-        if hasattr(getattr(found, 'jaxpr', found), 'eqns')
-    ]
-    for own in inner:
-      own = sent(getattr(own, 'jaxpr', own), sizes)
-      for kind, size in own.items():
-        total[kind] += size * params.get('length', 1)
-  return total
+def build_config(
+    name: str, num_tasks: int, arg: str
+) -> ml_collections.ConfigDict:
+  """A config, with as many tasks as asked for."""
+  config = _CONFIGS[name].get_config(arg)
+  if num_tasks:
+    [spec, *_] = config.tasks.values()
+    with config.unlocked():
+      config.tasks = {f'task_{i}': spec for i in range(num_tasks)}
+  return config
 
 
-def arguments(
-    mesh: jax.sharding.Mesh, optimizer: Any, model: models.Model,
-    num_tasks: int, num_splits: int,
-) -> tuple[train_step.TrainState, Batch]:
-  """Shapes of a step's, in their shards."""
+def kept(key: str, find: Any) -> dict[str, Any]:
+  """From the folder, or found now."""
+  folder = pathlib.Path(_FOLDER.value)
+  folder.mkdir(parents=True, exist_ok=True)
+  file = folder / f'{key.replace(":", "_").replace(",", "_")}.json'
+  if not file.exists():
+    found = find()
+    jax.clear_caches()
+    file.write_text(json.dumps(found))
+  return json.loads(file.read_text())
 
-  def first():
-    params = models.init(model, jax.random.key(0))
-    return train_step.TrainState(
-        params, optimizer.corrected.init(params), jax.random.key(0), {}
+
+def _pair(off: float | None, on: float | None, unit: float) -> str:
+  if off is None or on is None:
+    return ' | '.join(
+        ['none' if a is None else f'{a / unit:.2f}' for a in (off, on)] + ['']
     )
+  return f'{off / unit:.2f} | {on / unit:.2f} | {on / off:.2f}x'
 
-  state = jax.eval_shape(first)
-  state = jax.tree.map(
-      lambda a, own: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=own),
-      state, models.shardings(mesh, placement.state_specs(state)),
+
+def row(name: str, num_tasks: int, topology: str, arg: str) -> str:
+  """A line of the table."""
+  config = build_config(name, num_tasks, arg)
+  found = kept(
+      f'{name}-{num_tasks}-{topology}-{arg}',
+      lambda: needs(config, topology, compare=True),
   )
-  everywhere = NamedSharding(mesh, PartitionSpec())
-  k, b = num_tasks, _PROMPTS.value * mesh.shape['fsdp'] * num_splits
-  g = _COMPLETIONS.value
-  shapes = (
-      ((k, b, _PROMPT), jnp.int32), ((k, b, _PROMPT), bool),
-      ((k, b, g, _COMPLETION), jnp.int32), ((k, b, g, _COMPLETION), bool),
-      ((k, b, g, _COMPLETION), jnp.float32), ((k, b, g), jnp.float32),
+  off, on = found['off'], found['on']
+  flops = 'none' if off['flops'] is None or on['flops'] is None else (
+      f'{on["flops"] / off["flops"]:.4f}x'
   )
-  return state, Batch(*(
-      jax.ShapeDtypeStruct(*own, sharding=everywhere) for own in shapes
-  ))
+  free = min(on['headroom'], on['sampler']['headroom'])
+  fits = {
+      (True, True): f'{free:.0%} free',
+      (True, False): 'step only', (False, True): 'sampler only',
+      (False, False): 'no',
+  }[on['step_fits'], on['sampler']['fits']]
+  return ' | '.join([
+      f'| `{name}.py:{arg}`', topology, str(len(config.tasks)),
+      _pair(off['hbm_bytes'], on['hbm_bytes'], 1e9),
+      f'{on["sampler"]["hbm_bytes"] / 1e9:.2f}', flops,
+      _pair(off['collective_bytes'], on['collective_bytes'], 1e9),
+      _pair(off['step_seconds'], on['step_seconds'], 1.0), f'{fits} |',
+  ])
+
+
+def scaled(num_chips: int) -> dict[str, Any]:
+  """The step on a slice, with as much work for a chip as on any other."""
+  config = build_config(
+      'multidomain', 0, f'model=qwen3_1_7b,prompts_per_task={num_chips // 4}'
+  )
+  topology = _SLICES[num_chips]
+  planned = programs.plan(config, programs.find_devices(topology))
+  return {
+      'on' if instrument else 'off': figures.of_step(
+          programs.compile_step(config, planned, instrument), planned,
+          chips.of_topology(topology), None,
+      )
+      for instrument in (False, True)
+  }
+
+
+def scaling() -> None:
+  """A table and a plot: efficiency against the smallest slice."""
+  from matplotlib import pyplot
+
+  found = {n: kept(f'scaling-{n}', lambda n=n: scaled(n)) for n in _SLICES}
+  first = found[min(found)]
+  lines = {
+      name: [first[name]['step_seconds'] / found[n][name]['step_seconds']
+             for n in found]
+      for name in ('off', 'on')
+  }
+  print('| chips | slice | ESTIMATE s, off | on | | sent GB, off | on | |'
+        ' efficiency, off | on |\n|---:|---|' + '---:|' * 8)
+  for i, (n, own) in enumerate(found.items()):
+    print(' | '.join([
+        f'| {n}', _SLICES[n],
+        *(
+            _pair(own['off'][key], own['on'][key], unit)
+            for key, unit in (('step_seconds', 1.0), ('collective_bytes', 1e9))
+        ),
+        f'{lines["off"][i]:.3f} | {lines["on"][i]:.3f} |',
+    ]))
+  figure, axes = pyplot.subplots(figsize=(5, 3))
+  for name, values in lines.items():
+    axes.plot(list(found), values, marker='o', label=f'decomposition {name}')
+  axes.set(
+      xscale='log', xticks=list(found), xlabel='chips (v5p)', ylim=(0, 1.05),
+      ylabel='efficiency (ESTIMATE)',
+  )
+  axes.set_xticks(list(found), list(map(str, found)))
+  axes.minorticks_off()
+  axes.legend()
+  figure.tight_layout()
+  figure.savefig(_PLOT.value)
 
 
 def main(argv: list[str]) -> None:
-  """Prints a row for each step, and the ratios of the two."""
+  """Prints the table as it is found."""
   del argv
-  num_tasks, num_splits = _TASKS.value, _SPLITS.value
-  devices = topologies.get_topology_desc(
-      platform='tpu', topology_name=_TOPOLOGY.value
-  ).devices
-  mesh = models.make_mesh(
-      *map(int, _MESH.value.split('x')), num_rows=num_tasks * num_splits,
-      devices=devices,
-  )
-  config = default.get_config()
-  config.num_splits, config.correction.apply = num_splits, 'lagged'
-  optimizer = make_optimizer(config, num_tasks, None)
-  model = models.build(models.DecoderConfig(
-      model_type='qwen2', head_dim=128, max_position_embeddings=32_768,
-      **_SHAPES[_MODEL.value],
-  ))
-  model = model._replace(
-      compute=models.Compute(dtype='bfloat16', attention='splash')
-  )
-  print(
-      '| decomposition | arguments GB | temporary GB | TFLOP | sent GB |'
-      ' compile seconds |\n|---|---:|---:|---:|---:|---:|'
-  )
-  found = []
-  for instrument in (False, True):
-    step = jax.jit(train_step.make_train_step(
-        model, optimizer,
-        train_step.grpo(advantage_scale='std', clip_low=0.2, clip_high=0.2),
-        num_splits=num_splits, temperature=1.0, aggregate='sequence_mean',
-        normalize='batch', instrument=instrument, mesh=mesh,
-    ), donate_argnums=0)
-    traced = step.trace(
-        *arguments(mesh, optimizer, model, num_tasks, num_splits)
-    )
-    start = time.perf_counter()
-    compiled = traced.lower().compile()
-    seconds = time.perf_counter() - start
-    memory = compiled.memory_analysis()
-    held, scratch = (
-        memory.argument_size_in_bytes / 1e9, memory.temp_size_in_bytes / 1e9
-    )
-    row = dict(
-        memory=held + scratch, flops=compiled.cost_analysis()['flops'] / 1e12
-    )
-    if mesh.shape['tensor'] == 1:
-      moved = sent(traced.jaxpr.jaxpr, dict(mesh.shape))
-      row['sent'] = sum(moved.values()) / 1e9
-    found.append(row)
-    print(
-        f'| {"on" if instrument else "off"} | {held:.2f} | {scratch:.2f} |'
-        f' {row["flops"]:.3f} | {row.get("sent", math.nan):.2f} |'
-        f' {seconds:.0f} |',
-        flush=True,
-    )
-  off, on = found
-  print('\non / off: ' + ', '.join(
-      f'{name} {on[name] / off[name]:.4f}x' for name in off
-  ))
+  use_no_device()
+  if _SCALING.value:
+    scaling()
+    return
+  print(_HEADER)
+  for own in _ROWS:
+    print(row(*own), flush=True)
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 """Build: everything that a run needs, from its config, before any work."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
 import functools
 import logging
@@ -21,7 +21,7 @@ from gradlens import (
     train_step,
 )
 from gradlens.experience import Collect
-from gradlens.optimizer import choose
+from gradlens.optimizer import Optimizer, choose
 
 _log = logging.getLogger(__name__)
 
@@ -79,8 +79,14 @@ def load_tasks(config: Any) -> list[tasks.Task]:
   ]
 
 
-def _compute(config: Any, mesh: Mesh | None) -> models.Compute:
-  platform = jax.devices()[0].platform
+def compute(
+    config: Any, mesh: Mesh | None, platform: str
+) -> models.Compute:
+  """How a model is computed on the devices of a platform.
+
+  Raises:
+    ValueError: an attention that cannot be there.
+  """
   attention = config.compute.attention
   automatic = mesh is not None and config.correction.apply == 'stacked'
   if automatic and attention == 'splash':
@@ -108,29 +114,37 @@ def _about(key: str) -> Iterator[None]:
     raise ValueError(f'{key}: {error}') from error
 
 
-def make_mesh(config: Any) -> Mesh | None:
-  """The devices of a config; None is the first one.
+def make_mesh(
+    config: Any, devices: Sequence[jax.Device] | None = None
+) -> Mesh | None:
+  """The devices of a config, of all there are; None is the first one.
 
   Raises:
     ValueError: it asks for more or fewer than there are.
   """
+  devices = jax.devices() if devices is None else devices
   sizes = config.mesh.to_dict()
   if set(sizes.values()) == {1}:
-    if jax.device_count() > 1:
+    if len(devices) > 1:
       _log.warning(
-          '%d devices, and config.mesh takes one of them', jax.device_count()
+          '%d devices, and config.mesh takes one of them', len(devices)
       )
     return None
   with _about('config.mesh'):
     return models.make_mesh(
-        **sizes, num_rows=len(config.tasks) * config.num_splits
+        **sizes, num_rows=len(config.tasks) * config.num_splits,
+        devices=devices,
     )
 
 
-def _check_mesh(
+def check_mesh(
     config: Any, mesh: Mesh | None, of_model: models.DecoderConfig
 ) -> None:
-  """Before any parameter is made or read."""
+  """Before any parameter is made or read.
+
+  Raises:
+    ValueError: the mesh does not divide the model, or the prompts.
+  """
   if mesh is None:
     return
   parts = config.num_splits * config.num_micro_batches
@@ -138,18 +152,32 @@ def _check_mesh(
     models.check_mesh(mesh, of_model, config.prompts_per_task // parts)
 
 
+def lora_of(config: Any) -> models.Lora:
+  """The adapters of a config."""
+  return models.Lora(
+      config.lora.rank, config.lora.alpha,
+      tuple(config.lora.targets.split('+')),
+  )
+
+
+def random_model(config: Any, tokenizer: Any) -> models.Model:
+  """The model of `config.model`, without parameters."""
+  return models.build(models.DecoderConfig(
+      **config.model, eos_token_id=(tokenizer.eos_token_id,)
+  ))
+
+
 def load_model(
     config: Any, mesh: Mesh | None = None
 ) -> tuple[models.Model, Any, Any, Any]:
   """Model, trained and frozen parameters, and tokenizer."""
   model, params, tokenizer = _first_model(config, mesh)
-  model = model._replace(compute=_compute(config, mesh))
+  model = model._replace(
+      compute=compute(config, mesh, jax.devices()[0].platform)
+  )
   if not config.lora.rank:
     return model, params, {}, tokenizer
-  lora = models.Lora(
-      config.lora.rank, config.lora.alpha,
-      tuple(config.lora.targets.split('+')),
-  )
+  lora = lora_of(config)
   key = jax.random.fold_in(jax.random.key(config.seed), 2)
   model, adapters = models.adapt(model, lora, key)
   adapters = jax.tree.map(
@@ -168,14 +196,12 @@ def _first_model(
     named = f'config.init_from={config.init_from!r}'
     with _about(named):
       of_model = checkpoint.load_config(config.init_from)
-    _check_mesh(config, mesh, of_model)
+    check_mesh(config, mesh, of_model)
     with _about(named):
       return checkpoint.load_model(config.init_from, mesh)
   tokenizer = ByT5Tokenizer()
-  model = models.build(models.DecoderConfig(
-      **config.model, eos_token_id=(tokenizer.eos_token_id,)
-  ))
-  _check_mesh(config, mesh, model.config)
+  model = random_model(config, tokenizer)
+  check_mesh(config, mesh, model.config)
   key = jax.random.fold_in(jax.random.key(config.seed), 0)
   init = functools.partial(models.init, model)
   if mesh is not None:
@@ -193,7 +219,7 @@ _AT_LEAST = {
     'rollout.num_slots': 0, 'rollout.tensor': 0, 'evaluate.every': 1,
     'evaluate.batch_size': 1, 'evaluate.num_completions': 1,
     'checkpoint.every': 1, 'checkpoint.keep': 1, 'lora.rank': 0,
-    'mesh.task': 1, 'mesh.fsdp': 1, 'mesh.tensor': 1,
+    'mesh.task': 1, 'mesh.fsdp': -1, 'mesh.tensor': 1,
     'profile.start': 0, 'profile.steps': 0,
 }
 _CHOICES = {
@@ -206,7 +232,12 @@ _CHOICES = {
 }
 
 
-def _check_values(config: Any) -> None:
+def check_values(config: Any) -> None:
+  """Refuses values that mean nothing, each by itself.
+
+  Raises:
+    ValueError: one sentence with the key, the value and what there can be.
+  """
   values = {
       key: functools.reduce(getattr, key.split('.'), config)
       for key in (*_AT_LEAST, *_CHOICES)
@@ -221,6 +252,13 @@ def _check_values(config: Any) -> None:
         f'config.rollout.temperature={config.rollout.temperature} must be above'
         ' 0: the policy that is trained is the one that is sampled.'
     )
+  parts = config.num_splits * config.num_micro_batches
+  if config.prompts_per_task % parts:
+    raise ValueError(
+        f'prompts_per_task={config.prompts_per_task} is not a multiple of'
+        f' num_splits={config.num_splits} x num_micro_batches='
+        f'{config.num_micro_batches}.'
+    )
 
 
 def setup(config: Any) -> Setup:
@@ -229,14 +267,7 @@ def setup(config: Any) -> Setup:
   Raises:
     ValueError: one sentence on what is wrong, where, and how to mend it.
   """
-  _check_values(config)
-  parts = config.num_splits * config.num_micro_batches
-  if config.prompts_per_task % parts:
-    raise ValueError(
-        f'prompts_per_task={config.prompts_per_task} is not a multiple of'
-        f' num_splits={config.num_splits} x num_micro_batches='
-        f'{config.num_micro_batches}.'
-    )
+  check_values(config)
   all_tasks = hosts.agree(lambda: load_tasks(config))
   mesh = make_mesh(config)
   model, params, frozen, tokenizer = load_model(config, mesh)
@@ -296,7 +327,7 @@ def sampling_mesh(
     if mesh is None:
       raise ValueError('there is no mesh; set config.mesh too, or 0 here.')
     mesh = models.sampling_mesh(mesh, tensor)
-  _check_mesh(config, mesh, of_model)
+  check_mesh(config, mesh, of_model)
   return mesh
 
 
@@ -355,3 +386,20 @@ def objective(config: Any) -> train_step.Objective:
       supervised=train_step.supervised,
   )
   return choose('objective', config.objective, makers)()
+
+
+def steps(
+    config: Any, model: models.Model, optimizer: Optimizer,
+    goal: train_step.Objective, mesh: Mesh | None,
+) -> dict[bool, Any]:
+  """The compiled step, with and without the decomposition."""
+  make = functools.partial(
+      train_step.make_train_step, model, optimizer, goal,
+      num_splits=config.num_splits, temperature=config.rollout.temperature,
+      aggregate=config.loss.aggregate, normalize=config.loss.normalize,
+      num_micro_batches=config.num_micro_batches, mesh=mesh,
+  )
+  return {
+      instrument: jax.jit(make(instrument=instrument), donate_argnums=0)
+      for instrument in (True, False)
+  }

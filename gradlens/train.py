@@ -34,7 +34,7 @@ from gradlens.mixture import Mixture
 from gradlens.optimizer import Optimizer, make_optimizer
 from gradlens.profile import tracing
 from gradlens.report import history
-from gradlens.train_step import Objective, TrainState, make_train_step
+from gradlens.train_step import TrainState
 
 _log = logging.getLogger(__name__)
 
@@ -162,23 +162,6 @@ class _Recorder:
     self._progress(step, scalars, self._names)
 
 
-def _make_steps(
-    config: ml_collections.ConfigDict, run: build.Setup,
-    optimizer: Optimizer, objective: Objective,
-) -> dict[bool, Any]:
-  """The compiled step, with and without the decomposition."""
-  make = functools.partial(
-      make_train_step, run.model, optimizer, objective,
-      num_splits=config.num_splits, temperature=config.rollout.temperature,
-      aggregate=config.loss.aggregate, normalize=config.loss.normalize,
-      num_micro_batches=config.num_micro_batches, mesh=run.mesh,
-  )
-  return {
-      instrument: jax.jit(make(instrument=instrument), donate_argnums=0)
-      for instrument in (True, False)
-  }
-
-
 def first_state(
     run: build.Setup, optimizer: Optimizer, key: jax.Array
 ) -> TrainState:
@@ -239,7 +222,7 @@ def train(
       num_splits=config.num_splits, apply=config.correction.apply,
       **objective.extras(rewards),
   )
-  steps = _make_steps(config, run, optimizer, objective)
+  steps = build.steps(config, run.model, optimizer, objective, run.mesh)
   mixture = Mixture(run.tasks, config.prompts_per_task, config.seed)
   hosts.check_same(mixture.state(0))
   # Nothing is written before all else is found right.

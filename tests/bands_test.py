@@ -27,7 +27,7 @@ PROGRAM = (
     'command', 'optimizer', 'placement', 'train_step', 'metrics', 'checkpoint',
     'evaluate', 'report', 'build', 'profile', 'train',
 )
-COMMANDS = ('main', 'measure', 'export')
+COMMANDS = ('main', 'measure', 'export', 'aot')
 
 PLACE = {name: i for i, name in enumerate(LIBRARY + RL + PROGRAM)}
 # One place for all of them: no command imports another.

@@ -8,17 +8,20 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import pytest
+from transformers import ByT5Tokenizer
 
 import gradlens as gl
-from gradlens import build
-from gradlens.configs import default, toy
+from gradlens import build, models, text
+from gradlens.configs import default, pods, toy
 from gradlens.optimizer import CORRECTIONS, make_optimizer
 
 _FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
 _NAMES = sorted(
     path.stem for path in _FOLDER.glob('*.py')
-    if path.stem not in ('__init__', 'default')
+    if path.stem not in ('__init__', 'default', 'pods')
 )
+# Of models that are not here, on devices that are not here.
+_PODS = ('multidomain', 'singledomain')
 # What a config adds to: the tasks' names, and the correction's own arguments.
 _OPEN = ('tasks', 'correction.kwargs')
 
@@ -64,10 +67,43 @@ class ConfigsTest(parameterized.TestCase):
     self.assertEqual(load(name, None), load(name))
 
   @pytest.mark.slow
-  @parameterized.parameters(*_NAMES)
+  @parameterized.parameters(*(set(_NAMES) - set(_PODS)))
   def test_its_tasks_fit_its_model(self, name):
     run = build.setup(load(name))
     self.assertEqual(run.names, list(load(name).tasks))
+
+  @pytest.mark.slow
+  @parameterized.parameters(*_PODS)
+  def test_tasks_of_a_pod_fit_even_as_bytes(self, name):
+    config = load(name)
+    tokenizer = ByT5Tokenizer()
+    encode_prompt = text.prompt_encoder(tokenizer)
+    for task in build.load_tasks(config):
+      text.check_lengths(
+          encode_prompt, tokenizer, task.name, task.train + task.heldout,
+          # Room for what a chat template adds.
+          max_prompt_tokens=config.rollout.max_prompt_tokens - 100,
+          max_new_tokens=config.rollout.max_new_tokens,
+      )
+
+  @parameterized.product(name=_PODS, model=tuple(pods.MODELS))
+  def test_models_of_a_pod(self, name, model):
+    config = load(name, f'model={model},seed=3')
+    self.assertEqual(config.seed, 3)
+    hub, sizes = pods.MODELS[model]
+    self.assertEqual(config.init_from, hub)
+    self.assertEqual(config.model.to_dict(), sizes)
+    built = models.build(models.DecoderConfig(**sizes))
+    params = jax.eval_shape(lambda: models.init(built, jax.random.key(0)))
+    billions = sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e9
+    # As published, the embedding counted once.
+    self.assertAlmostEqual(billions, dict(
+        qwen2_5_7b=7.62, qwen2_5_3b=3.09, llama3_2_3b=3.21, qwen3_1_7b=1.72,
+    )[model], delta=0.005)
+
+  def test_refuses_another_model(self):
+    with self.assertRaisesRegex(ValueError, 'model=gpt: choose one of qwen2_5'):
+      load('multidomain', 'model=gpt')
 
 
 class ArgumentTest(parameterized.TestCase):

@@ -222,6 +222,9 @@ class MakeMeshTest(parameterized.TestCase):
   @parameterized.parameters(
       ((4, 2, 1), 8, (4, 2, 1)), ((4, 2, 1), 6, (2, 4, 1)),
       ((8, 1, 1), 3, (1, 8, 1)), ((4, 1, 2), 2, (2, 2, 2)),
+      # What the other two leave.
+      ((2, -1, 2), 8, (2, 2, 2)), ((4, -1, 1), 2, (2, 4, 1)),
+      ((8, -1, 1), 8, (8, 1, 1)),
   )
   def test_as_many_groups_as_divide_the_rows(self, sizes, num_rows, want):
     mesh = models.make_mesh(*sizes, num_rows=num_rows)
@@ -232,6 +235,13 @@ class MakeMeshTest(parameterized.TestCase):
         ValueError, '2 x 2 x 1 = 4 devices .* and there are 8'
     ):
       models.make_mesh(2, 2, 1, num_rows=2)
+
+  @parameterized.parameters((3, 1), (16, 1), (4, 4))
+  def test_nothing_to_leave(self, task, tensor):
+    with self.assertRaisesRegex(
+        ValueError, f'8 devices cannot be divided by .* = {task} x {tensor}'
+    ):
+      models.make_mesh(task, -1, tensor, num_rows=2)
 
   @parameterized.parameters(
       ((1, 8, 1), 4, 'the prompts of a row = 4 .* 8 devices'),

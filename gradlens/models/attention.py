@@ -82,7 +82,7 @@ def plain(
   return out.reshape(q_BxLxHxE.shape)
 
 
-def _tiles(length: int) -> tuple[int, int]:
+def tiles(length: int) -> tuple[int, int]:
   """A length in whole tiles, at least one, and how much is done at a time."""
   whole = -(-max(length, 1) // _TILE) * _TILE
   block = next(
@@ -102,7 +102,7 @@ def splash(
   """
   length, heads = q_BxLxHxE.shape[1:3]
   before = segments_BxM.shape[1] - length
-  (rows, q_block), (columns, block) = map(_tiles, (length, before + length))
+  (rows, q_block), (columns, block) = map(tiles, (length, before + length))
   shape = (rows, columns)
   mask = splash_attention_mask.CausalMask(shape, before)
   if window is not None:

@@ -126,7 +126,7 @@ def make_mesh(
 
   Args:
     task: devices along 'task'.
-    fsdp: along 'fsdp'.
+    fsdp: along 'fsdp'; -1 is all that the other two leave.
     tensor: along 'tensor'.
     num_rows: R.
     devices: all by default.
@@ -135,6 +135,13 @@ def make_mesh(
     ValueError: the three do not multiply to the number of devices.
   """
   devices = jax.devices() if devices is None else devices
+  if fsdp == -1:
+    fsdp, rest = divmod(len(devices), task * tensor)
+    if rest or not fsdp:
+      raise ValueError(
+          f"{len(devices)} devices cannot be divided by task x tensor ="
+          f' {task} x {tensor}, and fsdp=-1 takes what these leave.'
+      )
   if task * fsdp * tensor != len(devices):
     raise ValueError(
         f'a mesh of {task} x {fsdp} x {tensor} = {task * fsdp * tensor}'

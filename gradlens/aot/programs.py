@@ -1,0 +1,277 @@
+"""Programs: a config's step and sampler, compiled from shapes alone."""
+
+from collections.abc import Sequence
+import logging
+import math
+import pathlib
+import re
+import time
+from typing import Any, NamedTuple
+
+import jax
+from jax.experimental import topologies
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec, SingleDeviceSharding
+from transformers import ByT5Tokenizer
+
+from gradlens import build, checkpoint, models, placement, rollout
+from gradlens.experience import Batch
+from gradlens.optimizer import Optimizer, make_optimizer
+from gradlens.train_step import TrainState
+
+_log = logging.getLogger(__name__)
+
+
+class Slice(NamedTuple):
+  """The devices that a config runs on.
+
+  Attributes:
+    devices: of a topology.
+    mesh: of these; None is the first one.
+  """
+
+  devices: Sequence[Any]
+  mesh: Mesh | None
+
+  @property
+  def used(self) -> Sequence[Any]:
+    """The devices that take part."""
+    return self.devices[:1] if self.mesh is None else self.devices
+
+  @property
+  def groups(self) -> int:
+    """Devices that have prompts of their own."""
+    if self.mesh is None:
+      return 1
+    return math.prod(self.mesh.shape[axis] for axis in models.DATA)
+
+  def place(self, shapes: Any, specs: Any) -> Any:
+    """Shapes with their shardings."""
+    if self.mesh is None:
+      first = SingleDeviceSharding(self.devices[0])
+      shardings = jax.tree.map(lambda spec: first, specs)
+    else:
+      shardings = models.shardings(self.mesh, specs)
+    return jax.tree.map(
+        lambda a, own: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=own),
+        shapes, shardings,
+    )
+
+
+class Planned(NamedTuple):
+  """What a config builds, without an array.
+
+  Attributes:
+    model: computed as it is on the slice.
+    optimizer: of the config.
+    state: shapes of the first state, in their shards.
+    on: the devices.
+    sampling: the same, as the sampler divides them.
+  """
+
+  model: models.Model
+  optimizer: Optimizer
+  state: TrainState
+  on: Slice
+  sampling: Slice
+
+
+class Compiled(NamedTuple):
+  """A program for the slice.
+
+  Attributes:
+    program: what the compiler gave.
+    seconds: that it took.
+  """
+
+  program: Any
+  seconds: float
+
+
+class Refused(NamedTuple):
+  """What the compiler found no memory for.
+
+  Attributes:
+    hbm_bytes: that are needed, on one device.
+    hbm_limit: that there are.
+    with_arguments: whether these are in it.
+    largest: bytes and shape of the largest arrays.
+    seconds: that it took to say so.
+  """
+
+  hbm_bytes: float
+  hbm_limit: float
+  with_arguments: bool
+  largest: list[tuple[float, str]]
+  seconds: float
+
+
+def find_devices(topology: str) -> Sequence[Any]:
+  """The devices of a topology, as 'v5p:4x4x4'; libtpu has to be installed.
+
+  Raises:
+    ValueError: there is no such slice.
+  """
+  try:
+    return topologies.get_topology_desc(
+        platform='tpu', topology_name=topology
+    ).devices
+  except (jax.errors.JaxRuntimeError, ValueError) as error:
+    line = str(error).strip().splitlines()[0]
+    raise ValueError(f'--topology={topology}: {line}') from error
+
+
+def _model(config: Any) -> models.Model:
+  """From a directory that `init_from` names, else of `config.model`."""
+  named = config.init_from
+  if named == 'warm' or (named and pathlib.Path(named).is_dir()):
+    model = models.build(checkpoint.load_config(named))
+  else:
+    model = build.random_model(config, ByT5Tokenizer())
+  if not config.lora.rank:
+    return model
+  return models.build(model.config, build.lora_of(config))
+
+
+def plan(config: Any, devices: Sequence[Any]) -> Planned:
+  """Everything that the programs are made of.
+
+  Raises:
+    ValueError: one sentence on what does not fit together.
+  """
+  build.check_values(config)
+  mesh = build.make_mesh(config, devices)
+  on = Slice(devices, mesh)
+  model = _model(config)
+  build.check_mesh(config, mesh, model.config)
+  sampling = Slice(devices, build.sampling_mesh(config, mesh, model.config))
+  if config.rollout.num_slots % sampling.groups:
+    raise ValueError(
+        f'rollout.num_slots={config.rollout.num_slots} cannot be divided by the'
+        f" {sampling.groups} devices of the data axes, 'task' and 'fsdp'."
+    )
+  model = model._replace(compute=build.compute(config, mesh, 'tpu'))
+  optimizer = make_optimizer(config, len(config.tasks), None)
+
+  def first():
+    params, frozen = models.init(model, jax.random.key(0)), {}
+    if config.lora.rank:
+      params, frozen = models.split(params)
+      frozen = model.compute.cast(frozen)
+    return TrainState(
+        params, optimizer.corrected.init(params), jax.random.key(0), frozen
+    )
+
+  state = jax.eval_shape(first)
+  state = on.place(state, placement.state_specs(state))
+  return Planned(model, optimizer, state, on, sampling)
+
+
+def _everywhere(on: Slice, shapes: Any) -> Any:
+  return on.place(shapes, jax.tree.map(lambda a: PartitionSpec(), shapes))
+
+
+def _batch(config: Any) -> Batch:
+  k, b = len(config.tasks), config.prompts_per_task
+  g = config.num_completions if config.objective == 'grpo' else 1
+  t, c = config.rollout.max_prompt_tokens, config.rollout.max_new_tokens
+  shape = jax.ShapeDtypeStruct
+  return Batch(
+      shape((k, b, t), jnp.int32), shape((k, b, t), bool),
+      shape((k, b, g, c), jnp.int32), shape((k, b, g, c), bool),
+      shape((k, b, g, c), jnp.float32), shape((k, b, g), jnp.float32),
+  )
+
+
+def requests(config: Any, groups: int) -> tuple[int, int]:
+  """Prompts that are sampled at once, and completions of each."""
+  if config.objective == 'grpo':
+    n = len(config.tasks) * config.prompts_per_task
+    g = config.num_completions
+  else:
+    n, g = config.evaluate.batch_size, config.evaluate.num_completions
+  slots = config.rollout.num_slots
+  if slots:
+    rounds = -(-n // slots)
+    return slots << (rounds - 1).bit_length(), g
+  return n + -n % groups, g
+
+
+# As 'Used 17.2G of 15.75G hbm', and 'HLO temporaries (16.18G) exceeds'; then
+# 'Size: 2.30G', and what it is.
+_USED = re.compile(
+    r'(Used |temporaries \()([\d.]+)([KMGT]?)\b(?:.*?of|.*?\()\s*([\d.]+)'
+    r'([KMGT]?)'
+)
+_LARGEST = re.compile(
+    r'Size: ([\d.]+)([KMGT]?)\b.*?Shape: (\S+?\[[\d,]*\])', re.S
+)
+_UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
+
+
+def refusal(message: str, seconds: float) -> Refused | None:
+  """What a compiler's error says about memory; None where it says nothing."""
+  used = _USED.search(message)
+  if 'RESOURCE_EXHAUSTED' not in message or used is None:
+    return None
+  what, need, need_unit, limit, limit_unit = used.groups()
+  largest = [
+      (float(size) * _UNITS[unit], shape)
+      for size, unit, shape in _LARGEST.findall(message)
+  ]
+  return Refused(
+      float(need) * _UNITS[need_unit], float(limit) * _UNITS[limit_unit],
+      what == 'Used ', largest[:5], seconds,
+  )
+
+
+def _compile(traced: Any, name: str) -> Compiled | Refused:
+  start = time.perf_counter()
+  try:
+    program = traced.lower().compile()
+  except jax.errors.JaxRuntimeError as error:
+    found = refusal(str(error), time.perf_counter() - start)
+    if found is None:
+      raise
+    return found
+  seconds = time.perf_counter() - start
+  _log.info('compiled %s in %.0f s', name, seconds)
+  return Compiled(program, seconds)
+
+
+def compile_step(
+    config: Any, planned: Planned, instrument: bool
+) -> Compiled | Refused:
+  """The training step, with or without the decomposition."""
+  step = build.steps(
+      config, planned.model, planned.optimizer, build.objective(config),
+      planned.on.mesh,
+  )[instrument]
+  batch = _everywhere(planned.on, _batch(config))
+  how = 'with' if instrument else 'without'
+  return _compile(
+      step.trace(planned.state, batch), f'the step {how} the decomposition'
+  )
+
+
+def compile_sampler(config: Any, planned: Planned) -> Compiled | Refused:
+  """The sampler of all prompts of a step."""
+  on, r = planned.sampling, config.rollout
+  n, g = requests(config, on.groups)
+  shape = jax.ShapeDtypeStruct
+  keys = jax.eval_shape(
+      lambda: rollout.request_keys(jax.random.key(0), (n, g))
+  )
+  prompts, mask = on.place((
+      shape((n, r.max_prompt_tokens), jnp.int32),
+      shape((n, r.max_prompt_tokens), bool),
+  ), (PartitionSpec(models.DATA),) * 2)
+  traced = rollout.generate_on.trace(
+      on.mesh, planned.model, planned.state.policy, prompts, mask,
+      _everywhere(on, keys),
+      max_new_tokens=r.max_new_tokens, temperature=r.temperature,
+      stop_tokens=planned.model.config.eos_token_id or (0,),
+      num_slots=r.num_slots // on.groups if r.num_slots else None,
+      top_k=None, top_p=1.0,
+  )
+  return _compile(traced, 'the sampler')
