@@ -29,19 +29,23 @@ _CONFIGS = dict(multidomain=multidomain, singledomain=singledomain)
 # Config, tasks (0 is its own), slice, argument; the rest is as in the file.
 _ROWS = (
     ('multidomain', 0, 'v5p:4x4x4', 'model=qwen2_5_7b'),
-    ('multidomain', 0, 'v5e:8x8', 'model=qwen2_5_7b'),
+    ('multidomain', 0, 'v5p:4x4x4', 'model=qwen2_5_7b,num_completions=2'),
     ('multidomain', 0, 'v5e:8x8',
-     'model=qwen2_5_7b,mesh.tensor=2,prompts_per_task=8'),
+     'model=qwen2_5_7b,num_completions=2,rollout.tensor=2'),
+    ('multidomain', 0, 'v5e:8x8',
+     'model=qwen2_5_7b,num_completions=2,mesh.tensor=2,prompts_per_task=8'),
     ('multidomain', 16, 'v5p:4x4x4',
-     'model=qwen2_5_7b,mesh.task=32,prompts_per_task=4'),
-    ('multidomain', 0, 'v5e:4x4', 'model=qwen2_5_3b,prompts_per_task=4'),
-    ('multidomain', 0, 'v6e:8x8', 'model=qwen2_5_7b'),
-    ('multidomain', 0, 'v5e:4x4', 'model=llama3_2_3b,prompts_per_task=4'),
+     'model=qwen2_5_7b,num_completions=2,mesh.task=32,prompts_per_task=4'),
+    ('multidomain', 0, 'v5e:4x4',
+     'model=qwen2_5_3b,num_completions=2,prompts_per_task=4'),
     ('multidomain', 0, 'v5e:2x4',
-     'model=qwen3_1_7b,prompts_per_task=8,num_micro_batches=4'),
+     'model=qwen3_1_7b,num_completions=2,prompts_per_task=2'),
+    ('multidomain', 0, 'v5e:4x4',
+     'model=llama3_2_3b,num_completions=2,prompts_per_task=4'),
     ('singledomain', 0, 'v5p:4x4x4', 'model=qwen2_5_3b,prompts_per_task=64'),
+    ('multidomain', 0, 'v6e:8x8', 'model=qwen2_5_7b,num_completions=2'),
     ('multidomain', 0, 'v5e:16x16',
-     'model=qwen2_5_7b,mesh.tensor=2,prompts_per_task=32'),
+     'model=qwen2_5_7b,num_completions=2,rollout.tensor=2,prompts_per_task=64'),
 )
 _SLICES = {16: 'v5p:2x2x4', 64: 'v5p:4x4x4', 256: 'v5p:4x8x8',
            1024: 'v5p:8x8x16'}
@@ -113,7 +117,8 @@ def row(name: str, num_tasks: int, topology: str, arg: str) -> str:
 def scaled(num_chips: int) -> dict[str, Any]:
   """The step on a slice, with as much work for a chip as on any other."""
   config = build_config(
-      'multidomain', 0, f'model=qwen3_1_7b,prompts_per_task={num_chips // 4}'
+      'multidomain', 0,
+      f'model=qwen3_1_7b,prompts_per_task={num_chips // 4},num_completions=2',
   )
   topology = _SLICES[num_chips]
   planned = programs.plan(config, programs.find_devices(topology))

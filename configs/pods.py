@@ -77,7 +77,7 @@ def get_config(
   c.correction.apply = 'lagged'
   c.num_steps = 500
   c.prompts_per_task = 16
-  c.num_completions = 2
+  c.num_completions = 8
   c.rollout.update(max_prompt_tokens=1024, max_new_tokens=3072)
   c.data.update(num_train=8192, num_heldout=256)
   c.optimizer.learning_rate = 1e-6

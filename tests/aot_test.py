@@ -414,7 +414,8 @@ class ProgramTest(absltest.TestCase):
   @pytest.mark.slow
   def test_three_billion_parameters_on_sixteen_chips(self):
     done = run(
-        '--config=configs/multidomain.py:model=qwen2_5_3b,prompts_per_task=4',
+        '--config=configs/multidomain.py:model=qwen2_5_3b,'
+        'prompts_per_task=4,num_completions=2',
         '--topology=v5e:4x4', '--compare', '--json',
     )
     self.assertEqual(0, done.returncode, done.stderr[-2000:])

@@ -315,10 +315,12 @@ def generate_on(
   run = functools.partial(generate, model, **options)
   if mesh is None:
     return run(params, prompts_NxT, mask_NxT, keys_NxG)
-  params = jax.lax.with_sharding_constraint(
-      model.compute.cast(params),
-      models.shardings(mesh, models.specs(params, data=False)),
-  )
+  params = model.compute.cast(params)
+  # From another mesh, shards are exchanged first; otherwise the compiler would
+  # gather the whole model, and then take a part.
+  for data in (True, False):
+    own = models.shardings(mesh, models.specs(params, data=data))
+    params = jax.lax.with_sharding_constraint(params, own)
   prompts = PartitionSpec(models.DATA)
   found = jax.shard_map(
       run, mesh=mesh, in_specs=(PartitionSpec(), *[prompts] * 3),
