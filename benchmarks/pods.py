@@ -1,6 +1,6 @@
 """The table of docs/pods.md: configs, compiled for slices that are not there.
 
-    pip install 'gradlens[aot]' matplotlib
+    pip install 'gradlens[train,aot]' matplotlib
     python -m benchmarks.pods
     python -m benchmarks.pods --scaling
 
@@ -9,6 +9,7 @@ What was found is kept in --folder, and not compiled again. --scaling writes
 docs/scaling.svg too.
 """
 
+import hashlib
 import json
 import pathlib
 from typing import Any
@@ -42,6 +43,8 @@ _ROWS = (
      'model=qwen3_1_7b,num_completions=2,prompts_per_task=2'),
     ('multidomain', 0, 'v5e:4x4',
      'model=llama3_2_3b,num_completions=2,prompts_per_task=4'),
+    ('multidomain', 0, 'v5p:4x4x4',
+     'model=qwen3_1_7b,num_completions=2,correction.apply=stacked'),
     ('singledomain', 0, 'v5p:4x4x4', 'model=qwen2_5_3b,prompts_per_task=64'),
     ('multidomain', 0, 'v6e:8x8', 'model=qwen2_5_7b,num_completions=2'),
     ('multidomain', 0, 'v5e:16x16',
@@ -68,8 +71,12 @@ def build_config(
   return config
 
 
-def kept(key: str, find: Any) -> dict[str, Any]:
+def kept(
+    key: str, config: ml_collections.ConfigDict, find: Any
+) -> dict[str, Any]:
   """From the folder, or found now."""
+  content = hashlib.sha256(config.to_json(sort_keys=True).encode()).hexdigest()
+  key = f'{key}-{content[:8]}'
   folder = pathlib.Path(_FOLDER.value)
   folder.mkdir(parents=True, exist_ok=True)
   file = folder / f'{key.replace(":", "_").replace(",", "_")}.json'
@@ -92,7 +99,7 @@ def row(name: str, num_tasks: int, topology: str, arg: str) -> str:
   """A line of the table."""
   config = build_config(name, num_tasks, arg)
   found = kept(
-      f'{name}-{num_tasks}-{topology}-{arg}',
+      f'{name}-{num_tasks}-{topology}-{arg}', config,
       lambda: needs(config, topology, compare=True),
   )
   off, on = found['off'], found['on']
@@ -114,12 +121,17 @@ def row(name: str, num_tasks: int, topology: str, arg: str) -> str:
   ])
 
 
-def scaled(num_chips: int) -> dict[str, Any]:
-  """The step on a slice, with as much work for a chip as on any other."""
-  config = build_config(
+def scaled_config(num_chips: int) -> ml_collections.ConfigDict:
+  """As much work for a chip as on any other slice."""
+  return build_config(
       'multidomain', 0,
       f'model=qwen3_1_7b,prompts_per_task={num_chips // 4},num_completions=2',
   )
+
+
+def scaled(num_chips: int) -> dict[str, Any]:
+  """The step on a slice."""
+  config = scaled_config(num_chips)
   topology = _SLICES[num_chips]
   planned = programs.plan(config, programs.find_devices(topology))
   return {
@@ -135,7 +147,10 @@ def scaling() -> None:
   """A table and a plot: efficiency against the smallest slice."""
   from matplotlib import pyplot
 
-  found = {n: kept(f'scaling-{n}', lambda n=n: scaled(n)) for n in _SLICES}
+  found = {
+      n: kept(f'scaling-{n}', scaled_config(n), lambda n=n: scaled(n))
+      for n in _SLICES
+  }
   first = found[min(found)]
   lines = {
       name: [first[name]['step_seconds'] / found[n][name]['step_seconds']

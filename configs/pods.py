@@ -81,7 +81,7 @@ def get_config(
   c.rollout.update(max_prompt_tokens=1024, max_new_tokens=3072)
   c.data.update(num_train=8192, num_heldout=256)
   c.optimizer.learning_rate = 1e-6
-  c.evaluate.update(every=50, num_completions=1, batch_size=64)
+  c.evaluate.update(every=50, num_completions=1, batch_size=16)
   c.checkpoint.every = 50
   default.parse_arg(
       c, ','.join(part for part in parts if not part.startswith('model='))

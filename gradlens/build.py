@@ -125,6 +125,11 @@ def make_mesh(
   devices = jax.devices() if devices is None else devices
   sizes = config.mesh.to_dict()
   if set(sizes.values()) == {1}:
+    if jax.process_count() > 1:
+      raise ValueError(
+          f'config.mesh: {jax.process_count()} hosts have {len(devices)}'
+          ' devices, and it takes one; set config.mesh.fsdp=-1.'
+      )
     if len(devices) > 1:
       _log.warning(
           '%d devices, and config.mesh takes one of them', len(devices)
@@ -195,7 +200,7 @@ def _first_model(
   if config.init_from:
     named = f'config.init_from={config.init_from!r}'
     with _about(named):
-      of_model = checkpoint.load_config(config.init_from)
+      of_model = hosts.agree(lambda: checkpoint.load_config(config.init_from))
     check_mesh(config, mesh, of_model)
     with _about(named):
       return checkpoint.load_model(config.init_from, mesh)
@@ -267,6 +272,10 @@ def setup(config: Any) -> Setup:
   Raises:
     ValueError: one sentence on what is wrong, where, and how to mend it.
   """
+  hosts.check_same({
+      **checkpoint.versions(),
+      **checkpoint.flatten(config.to_dict(), 'config.'),
+  })
   check_values(config)
   all_tasks = hosts.agree(lambda: load_tasks(config))
   mesh = make_mesh(config)

@@ -71,6 +71,19 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
   return json.loads(path.read_text())
 
 
+def check_shared(workdir: epath.Path) -> None:
+  """Refuses a folder where this host does not see what the first has written.
+
+  Raises:
+    ValueError: it does not.
+  """
+  if not (workdir / CONFIG).exists():
+    raise ValueError(
+        f'workdir {workdir} is not the one that host 0 writes to; take one that'
+        ' all hosts share, as gs://...'
+    )
+
+
 def claim(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
   """Makes a folder the run's own, or recognizes it as such.
 

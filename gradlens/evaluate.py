@@ -1,6 +1,7 @@
 """Evaluation: held-out rewards of every task, prompt by prompt."""
 
 from collections.abc import Callable, Sequence
+import io
 import json
 from typing import Any, NamedTuple
 
@@ -80,6 +81,7 @@ def write(workdir: epath.Path, step: int, result: Evaluation) -> None:
   folder = workdir / FOLDER
   folder.mkdir(exist_ok=True)
   temporary = folder / f'{step:08d}.tmp'
-  with temporary.open('wb') as file:
-    np.savez(file, **result.rewards)
+  content = io.BytesIO()
+  np.savez(content, **result.rewards)
+  temporary.write_bytes(content.getvalue())
   temporary.replace(folder / f'{step:08d}.npz')

@@ -110,14 +110,15 @@ def agree(work: Callable[[], Any]) -> Any:
   """Does on every host what may fail on any; then either all go on or none.
 
   Raises:
-    ValueError: what the work raised on some host, on every one.
+    ValueError: what the work raised on some host (that, or that there is no
+      file), on every one.
   """
   if jax.process_count() == 1:
     return work()
   problem, result = '', None
   try:
     result = work()
-  except ValueError as error:
+  except (ValueError, FileNotFoundError) as error:
     problem = str(error)
   for host, found in enumerate(texts(problem)):
     if found:

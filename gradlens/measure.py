@@ -177,6 +177,7 @@ def _batches(
     config: ml_collections.ConfigDict, run: build.Setup, count: int
 ) -> Iterator[tuple[int, train_step.Batch]]:
   mixture = Mixture(run.tasks, config.prompts_per_task, config.seed)
+  hosts.check_same(mixture.state(0))
   key = jax.random.fold_in(jax.random.key(config.seed), 3)
   sample = build.sampler(config, run)
   with build.verifier(config, run) as verifier:

@@ -1,6 +1,7 @@
 """Metrics: what a step measured, as named scalars, and the run's history."""
 
 from collections.abc import Sequence
+import contextlib
 import json
 from typing import Any
 
@@ -189,10 +190,14 @@ class HistoryWriter:
   """Appends scalars and texts to the run's history, a JSON object a line."""
 
   def __init__(self, workdir: epath.PathLike):
-    self._file = (epath.Path(workdir) / HISTORY).open('a')
+    self._open = contextlib.ExitStack()
+    # Of a bucket's file there is a context only.
+    self._file = self._open.enter_context(
+        (epath.Path(workdir) / HISTORY).open('a')
+    )
 
   def _write(self, step: int, **content: Any) -> None:
-    print(json.dumps(dict(step=step, **content)), file=self._file)
+    self._file.write(json.dumps(dict(step=step, **content)) + '\n')
 
   def write_scalars(self, step: int, scalars: Scalars) -> None:
     self._write(step, scalars=scalars)
@@ -204,7 +209,7 @@ class HistoryWriter:
     self._file.flush()
 
   def close(self) -> None:
-    self._file.close()
+    self._open.close()
 
 
 def truncate(workdir: epath.PathLike, step: int) -> None:

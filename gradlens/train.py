@@ -208,10 +208,7 @@ def train(
       any step.
   """
   config = _resolve(config, weighting)
-  hosts.check_same({
-      '--workdir': str(workdir), **checkpoint.versions(),
-      **checkpoint.flatten(config.to_dict(), 'config.'),
-  })
+  hosts.check_same({'--workdir': str(workdir)})
   run = build.setup(config)
   optimizer = make_optimizer(config, len(run.tasks), weighting)
   objective = build.objective(config)
@@ -227,9 +224,8 @@ def train(
   hosts.check_same(mixture.state(0))
   # Nothing is written before all else is found right.
   hosts.by_first(lambda: checkpoint.claim(workdir, config.to_dict()))
-  # What one host writes, all read.
-  hosts.agree(lambda: checkpoint.read_config(workdir))
   workdir = epath.Path(workdir)
+  hosts.agree(lambda: checkpoint.check_shared(workdir))
   checkpoint.save_model(workdir, run.model, run.frozen, run.tokenizer)
   key = jax.random.key(config.seed)
   rollout_key, evaluation_key = jax.random.split(jax.random.fold_in(key, 1))

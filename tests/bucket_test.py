@@ -14,6 +14,7 @@ import pytest
 import tiny_config
 
 from gradlens import checkpoint, models, report, train
+from gradlens.models import huggingface
 from gradlens.report import history
 
 _BUCKET = 'gs://bucket'
@@ -24,9 +25,10 @@ class _Bucket:
 
   def __init__(self, root):
     self._root = str(root)
+    self._real = backend.tf_backend
 
   def __getattr__(self, name):
-    method = getattr(backend.os_backend, name)
+    method = getattr(self._real, name)
 
     def here(path):
       if not isinstance(path, str) or not path.startswith(_BUCKET):
@@ -44,6 +46,11 @@ class BucketTest(absltest.TestCase):
     self.root = pathlib.Path(
         self.enterContext(tempfile.TemporaryDirectory())
     )
+    # Copies are found again by the bucket's name: not those of other runs.
+    self.enterContext(mock.patch.object(
+        tempfile, 'tempdir', self.enterContext(tempfile.TemporaryDirectory())
+    ))
+    huggingface._copied.cache_clear()
     bucket = _Bucket(self.root)
     self.enterContext(mock.patch.object(backend, 'tf_backend', bucket))
     self.enterContext(mock.patch.object(gpath, '_GCS_BACKENDS', {bucket}))
@@ -94,12 +101,19 @@ class BucketTest(absltest.TestCase):
   def test_a_model_in_a_bucket(self):
     model, params = models.load(models.WARM)
     path = f'{_BUCKET}/model'
-    for _ in range(2):
-      models.save(model, params, path, models.load_tokenizer(models.WARM))
-    got, again = models.load(path)
-    self.assertEqual(got, model)
-    jax.tree.map(np.testing.assert_array_equal, again, params)
+    tokenizer = models.load_tokenizer(models.WARM)
+    for size in ('1MB', '5GB'):
+      models.save(model, params, path, tokenizer, max_shard_size=size)
+      weights = [p for p in self.files('model') if p.startswith('model')]
+      # Those of the save before are gone.
+      self.assertEqual(len(weights) == 1, size == '5GB', weights)
+      got, again = models.load(path)
+      self.assertEqual(got, model)
+      jax.tree.map(np.testing.assert_array_equal, again, params)
+      huggingface._copied.cache_clear()  # as another program begins
     self.assertFalse(pathlib.Path('gs:').exists())
+    with self.assertRaisesRegex(FileNotFoundError, 'gs://bucket/none is not'):
+      models.load(f'{_BUCKET}/none')
 
 
 if __name__ == '__main__':

@@ -7,6 +7,8 @@ import signal
 import socket
 import tempfile
 import time
+from typing import NamedTuple
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 import jax
@@ -171,7 +173,60 @@ class HostsTest(parameterized.TestCase):
     self.assertFalse(workdir.exists())
 
 
+class _Place(NamedTuple):
+  process_index: int
+  device: int
+
+
+class _Shard(NamedTuple):
+  index: tuple
+  data: np.ndarray
+
+
+class _Spread:
+  """An array of 8 rows over 4 hosts: 0 and 1 have the first half, 2 and 3 the
+  other; of each half every host has two devices, the same on both."""
+
+  shape = (8, 3)
+  values = np.arange(24).reshape(8, 3)
+  sharding = property(lambda self: self)
+
+  def __len__(self):
+    return 8
+
+  def devices_indices_map(self, shape):
+    assert shape == self.shape
+    return {
+        _Place(host, device): (slice(start, start + 2), slice(None))
+        for host in range(4) for device, start in enumerate(
+            (4 * (host // 2), 4 * (host // 2) + 2)
+        )
+    }
+
+  @property
+  def addressable_shards(self):
+    return [
+        _Shard(index, self.values[index])
+        for place, index in reversed(self.devices_indices_map((8, 3)).items())
+        if place.process_index == jax.process_index()
+    ]
+
+
 class RowsTest(parameterized.TestCase):
+
+  def test_rows_of_several_hosts_are_each_row_once(self):
+    found = []
+    for host in range(4):
+      with (
+          mock.patch.object(jax, 'process_index', lambda host=host: host),
+          mock.patch.object(jax, 'process_count', lambda: 4),
+          mock.patch.object(hosts, '_addressable', lambda array: False),
+      ):
+        rows = hosts.own_rows(_Spread())
+        values = hosts.read(_Spread(), rows)
+      np.testing.assert_array_equal(values, _Spread.values[rows])
+      found.append(rows.tolist())
+    self.assertEqual(found, [[0, 2], [1, 3], [4, 6], [5, 7]])
 
   @parameterized.parameters(('x',), (('x', 'y'),), (None,))
   def test_rows_of_one_host_are_all(self, axes):

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 import logging
 import math
-import pathlib
 import re
 import time
 from typing import Any, NamedTuple
 
+from etils import epath
 import jax
 from jax.experimental import topologies
 import jax.numpy as jnp
@@ -124,10 +124,17 @@ def find_devices(topology: str) -> Sequence[Any]:
 def _model(config: Any) -> models.Model:
   """From a directory that `init_from` names, else of `config.model`."""
   named = config.init_from
-  if named == 'warm' or (named and pathlib.Path(named).is_dir()):
+  if named == 'warm' or (named and epath.Path(named).exists()):
     model = models.build(checkpoint.load_config(named))
+  elif named and not re.fullmatch(r'[\w-]+/[\w.-]+', named):
+    raise ValueError(
+        f'config.init_from={named!r} is neither a directory nor OWNER/NAME on'
+        ' the hub.'
+    )
   else:
     model = build.random_model(config, ByT5Tokenizer())
+    if named:
+      _log.info('sizes of %s are taken from config.model', named)
   if not config.lora.rank:
     return model
   return models.build(model.config, build.lora_of(config))
@@ -163,6 +170,8 @@ def plan(config: Any, devices: Sequence[Any]) -> Planned:
     )
 
   state = jax.eval_shape(first)
+  size = sum(leaf.size for leaf in jax.tree.leaves(state.policy))
+  _log.info('a model of %.3g billion parameters', size / 1e9)
   state = on.place(state, placement.state_specs(state))
   return Planned(model, optimizer, state, on, sampling)
 
@@ -184,13 +193,21 @@ def _batch(config: Any) -> Batch:
 
 
 def requests(config: Any, groups: int) -> tuple[int, int]:
-  """Prompts that are sampled at once, and completions of each."""
+  """Prompts that are sampled at once, and completions of each.
+
+  Of a step or of an evaluation, whichever has more to keep.
+  """
+  r, slots, k = config.rollout, config.rollout.num_slots, len(config.tasks)
+  asked = [(k * config.evaluate.batch_size, config.evaluate.num_completions)]
   if config.objective == 'grpo':
-    n = len(config.tasks) * config.prompts_per_task
-    g = config.num_completions
-  else:
-    n, g = config.evaluate.batch_size, config.evaluate.num_completions
-  slots = config.rollout.num_slots
+    asked.append((k * config.prompts_per_task, config.num_completions))
+
+  def tokens(of):
+    n, g = of
+    decoded = min(n, slots or n)
+    return n * r.max_prompt_tokens + decoded * g * r.max_new_tokens
+
+  n, g = max(asked, key=tokens)
   if slots:
     rounds = -(-n // slots)
     return slots << (rounds - 1).bit_length(), g

@@ -107,8 +107,10 @@ def traffic(program: Program, computation: Computation, own: Any) -> float:
     return _fused(program, computation, own)
   given = computation.operands(own)
   out = own.shape
-  if own.opcode.endswith('-start'):  # of a copy (to, from), or a collective
-    out = out.tuple_shapes[own.opcode != 'copy-start']
+  if own.opcode == 'copy-start':  # to, from
+    out = out.tuple_shapes[0]
+  if own.opcode in ('all-gather-start', 'collective-permute-start'):
+    out = out.tuple_shapes[1]  # beside what goes in
   if own.opcode in _SLICES:
     read = array_bytes(out) if _is_in_hbm(given[0].shape) else 0.0
     return read + hbm_bytes(out)

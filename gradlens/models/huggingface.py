@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
+import fnmatch
 import functools
+import hashlib
 import os
 import pathlib
 import re
@@ -43,6 +45,10 @@ _REQUIRED = dict(
 )
 
 
+# No pickles and no code.
+_READ = ['*.safetensors', '*.json', '*.txt', '*.jinja', 'tokenizer.model']
+
+
 def local(path: Any) -> pathlib.Path:
   """The directory itself, or a local copy of a bucket's or a hub's files.
 
@@ -54,16 +60,14 @@ def local(path: Any) -> pathlib.Path:
     FileNotFoundError: neither is there, or the hub cannot be read.
   """
   if _remote(path):
-    return pathlib.Path(_copied(os.fspath(path)).name)
+    return _copied(os.fspath(path))
   folder = pathlib.Path(path)
   if folder.exists() or not re.fullmatch(r'[\w-]+/[\w.-]+', str(path)):
     return folder
   try:
-    # No pickles and no code.
     return pathlib.Path(huggingface_hub.snapshot_download(
         str(path),
-        allow_patterns=['*.safetensors', '*.json', '*.txt', '*.jinja',
-                        'tokenizer.model'],
+        allow_patterns=_READ,
     ))
   except (hub_errors.HfHubHTTPError, hub_errors.LocalEntryNotFoundError) as e:
     raise FileNotFoundError(
@@ -77,14 +81,31 @@ def _remote(path: Any) -> bool:
 
 
 @functools.cache
-def _copied(path: str) -> tempfile.TemporaryDirectory:
-  """A bucket's folder, for as long as the program runs.
+def _copied(path: str) -> pathlib.Path:
+  """A bucket's folder among temporary files, where a program finds it again.
 
   Readers of safetensors and tokenizers want files of their own.
+
+  Raises:
+    FileNotFoundError: there is none.
   """
-  folder = tempfile.TemporaryDirectory()
-  for file in epath.Path(path).iterdir():
-    file.copy(epath.Path(folder.name) / file.name)
+  source = epath.Path(path)
+  if not source.exists():
+    raise FileNotFoundError(f'{path} is not there, or cannot be read.')
+  name = hashlib.sha256(f'{os.getuid()} {path}'.encode()).hexdigest()[:16]
+  folder = pathlib.Path(tempfile.gettempdir()) / f'gradlens-{name}'
+  folder.mkdir(mode=0o700, exist_ok=True)
+  for file in source.iterdir():
+    own = folder / file.name
+    if not any(fnmatch.fnmatch(file.name, pattern) for pattern in _READ):
+      continue
+    if not own.exists() or own.stat().st_size != file.stat().length:
+      part = own.with_name(own.name + '.part')
+      file.copy(part, overwrite=True)
+      part.replace(own)
+  for own in {*folder.iterdir()}:
+    if not (source / own.name).exists():
+      own.unlink()  # of a model that was there before
   return folder
 
 

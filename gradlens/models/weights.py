@@ -6,6 +6,7 @@ import pathlib
 import re
 from typing import Any, NamedTuple
 
+from etils import epath
 import huggingface_hub
 import jax
 import jax.numpy as jnp
@@ -265,8 +266,9 @@ def save(
       max_shard_size=max_shard_size,
   )
   if not hosts.first():
-    for part in parts.values():
-      part.read()  # its share of what the first host writes
+    for names in split.filename_to_tensors.values():
+      for name in names:
+        parts[name].read()  # its share of what the first host writes
     return
   with written(path) as folder:
     for file, names in split.filename_to_tensors.items():
@@ -274,13 +276,13 @@ def save(
           {name: parts[name].read() for name in names}, folder / file,
           metadata=dict(format='pt'),
       )
-    for file in folder.iterdir():
-      ours = re.fullmatch(r'model(-\d{5}-of-\d{5})?\.safetensors', file.name)
-      if ours and file.name not in split.filename_to_tensors:
-        file.unlink()
-    (folder / _INDEX).unlink(missing_ok=True)
     if split.is_sharded:
       (folder / _INDEX).write_text(json.dumps(dict(
           metadata=split.metadata, weight_map=split.tensor_to_filename
       ), indent=2, sort_keys=True))
     save_model(model, folder, tokenizer, str(stored))
+  kept = {*split.filename_to_tensors, *([_INDEX] if split.is_sharded else [])}
+  for file in epath.Path(path).iterdir():
+    ours = re.fullmatch(r'model(-\d{5}-of-\d{5})?\.safetensors', file.name)
+    if (ours or file.name == _INDEX) and file.name not in kept:
+      file.unlink()
