@@ -40,8 +40,7 @@ def get_config() -> ml_collections.ConfigDict:
   # Devices: 'task' has rows (tasks x splits), 'fsdp' their prompts, and both
   # have shards of the parameters; 'tensor' has heads, feed-forward and
   # vocabulary. All together are all there are; 1 x 1 x 1 is one device, and
-  # fsdp=-1 takes all that the other two leave. For steps through taps: see
-  # docs/pods.md.
+  # fsdp=-1 takes all that the other two leave. See docs/pods.md.
   c.mesh = ml_collections.ConfigDict(dict(task=1, fsdp=1, tensor=1))
   # Low-rank adapters are trained, and nothing else, if their rank is not 0. All
   # gradients and Gram matrices are then those of the adapters.

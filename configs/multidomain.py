@@ -7,12 +7,13 @@
 
 They stand where the study of multi-task RL has R1-Code, Countdown, MATH and
 FinQA, which gradlens does not read. A prompt is 656 bytes at most, before the
-chat template. A verifier scores the whole of what the model says after it.
+chat template. A verifier scores the whole of what the model says, so that the
+system prompt asks for the answer alone.
 
 `model=` is one of `pods.MODELS`; further keys follow. As it is, a 7B model fits
-v5p:4x4x4. A v5e chip has no room for the sampler's copy of a 7B model, unless
-`mesh.tensor=2` halves it. docs/pods.md has what fits where, compiled and not
-run: nothing is known yet of what it learns.
+v5p:4x4x4. On v5e:8x8 two chips have to share it while they sample, and groups
+are small: `rollout.tensor=2,num_completions=2`. docs/pods.md has what fits
+where, compiled and not run: nothing is known yet of what it learns.
 """
 
 import ml_collections

@@ -69,10 +69,11 @@ def get_config(
       task: dict(source=source, pattern='(?s)(.+)', template='{0}')
       for task, source in tasks.items()
   })
-  c.prompt.chat = True
+  # Verifiers read all that the model says.
+  c.prompt.update(chat=True, system='Reply with the answer and nothing else.')
   c.compute.dtype = 'bfloat16'
   c.compute.remat = 'full'
-  # Eight rows, of four tasks, each with a part of the slice for its prompts.
+  # Eight rows, those of four tasks, each with a part of the slice.
   c.mesh.update(task=8, fsdp=-1, tensor=1)
   c.correction.apply = 'lagged'
   c.num_steps = 500

@@ -5,6 +5,7 @@ import json
 import pathlib
 import subprocess
 import sys
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 import jax
@@ -230,6 +231,27 @@ class CollectivesTest(parameterized.TestCase):
     self.assertEqual({kind: 1}, dict(got.collectives))
     self.assertEqual(expected(64 * 1024 * 4), got.sent[kind])
 
+  @parameterized.product(of=COLLECTIVES[:4], axis=(('a', 4), ('b', 2)))
+  def test_among_some_of_the_devices(self, of, axis):
+    kind, f, _ = of
+    name, size = axis
+    mesh = Mesh(MESH.devices.reshape(4, 2), ('a', 'b'))
+    both = PartitionSpec(('a', 'b'))
+
+    def local(x):
+      with mock.patch(f'{__name__}.AXIS', name):
+        return f(jnp.sin(x))
+
+    run = jax.shard_map(
+        local, mesh=mesh, in_specs=both, out_specs=both, check_vma=False
+    )
+    got = counted(hlo.of_compiled(jax.jit(run).trace(jax.ShapeDtypeStruct(
+        (64 * 8, 1024), jnp.float32, sharding=NamedSharding(mesh, both)
+    )).lower().compile()))
+    share = {'all-gather': size - 1, 'all-reduce': 2 * (size - 1) / size}
+    expected = share.get(kind, (size - 1) / size) * 64 * 1024 * 4
+    self.assertEqual({kind: expected}, dict(got.sent))
+
   def test_in_a_loop_and_beside_products(self):
     # Parameters are gathered for each layer, while the one before is computed.
     def f(x, w_LxDxD):
@@ -425,10 +447,23 @@ class ProgramTest(absltest.TestCase):
     on, off = found['on'], found['off']
     for key, most in (
         ('flops', 1.01), ('hbm_bytes', 1.10), ('collective_bytes', 1.15),
+        ('step_seconds', 1.08),
     ):
       self.assertLessEqual(on[key], most * off[key], key)
     self.assertTrue(on['fits'] and off['fits'])
     self.assertGreater(on['headroom'], 0.1)
+    # The sampler has all parameters in bfloat16, and moments beside it, two of
+    # four bytes on sixteen chips.
+    sampler, size = on['sampler'], 3.086e9
+    self.assertAlmostEqual(1, sampler['copy_bytes'] / (2 * size), delta=0.001)
+    self.assertAlmostEqual(
+        1, sampler['moments_bytes'] / (8 * size / 16), delta=0.001
+    )
+    self.assertGreater(
+        sampler['hbm_bytes'],
+        sum(sampler[f'{name}_bytes'] for name in ('copy', 'moments', 'cache')),
+    )
+    self.assertGreater(sampler['headroom'], 0.1)
     # All layers and the head, each token there, again, and back: 8 times.
     tokens, per_layer = 1024 + 2 * 3072, 2048 * (2 * 2048 + 512 + 3 * 11_008)
     expected = 8 * 36 * per_layer * tokens
