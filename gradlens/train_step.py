@@ -164,10 +164,7 @@ def make_losses(
             batch.prompts_KxBxT, batch.prompt_mask_KxBxT,
             batch.tokens_KxBxGxC, batch.mask_KxBxGxC,
         ),
-        readout, row, shards=shards,
-        placed=lambda x_R: placement.constrain(
-            x_R, mesh, PartitionSpec(None, 'fsdp')
-        ),
+        readout, row, shards=shards, mesh=mesh,
     )
     return values_R if shards is None else shards.collect(values_R)
 

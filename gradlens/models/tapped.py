@@ -10,9 +10,11 @@ from typing import Any
 from flax import nnx
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gradlens as gl
 from gradlens.models import adapters, positions
+from gradlens.models.attention import TENSOR
 from gradlens.models.forward import Model
 from gradlens.models.layouts import Groups, Sequences
 
@@ -58,7 +60,7 @@ def tapped(
     readout: Callable[..., Any],
     *extra_R: Any,
     shards: gl.Shards | None = None,
-    placed: Callable[[jax.Array], jax.Array] = lambda x_R: x_R,
+    mesh: Mesh | None = None,
 ) -> Any:
   """What `readout` makes of every row's hidden states, by taps.
 
@@ -75,8 +77,8 @@ def tapped(
     *extra_R: further arguments of `readout`, each with a leading axis of rows.
     shards: of an enclosing `shard_map`, from `models.shards`: parameters are
       this device's shards, rows and their prompts its own.
-    placed: says where hidden states `[R, N, ...]` lie, before every layer, to
-      a compiler that divides them.
+    mesh: that the compiler is to divide rows and prompts over, where there are
+      no `shards`; rows are under `jax.vmap` with the name of their axis.
 
   Returns:
     `y_R`.
@@ -95,6 +97,12 @@ def tapped(
   tied, cast = model.config.tie_word_embeddings, model.compute.cast
   head = {'norm': decoder.norm} | ({} if tied else {'head': decoder.head})
   heads = {name: nnx.split(module) for name, module in head.items()}
+
+  def placed(array, *spec):
+    if mesh is None:
+      return array
+    own = NamedSharding(mesh, PartitionSpec(*spec))
+    return jax.lax.with_sharding_constraint(array, own)
 
   def run_layer(params, x_NxLxD, view, kind, frozen):
     if shards is not None:
@@ -121,6 +129,8 @@ def tapped(
   def run_embed(params, tokens_NxL):
     # Cast last, so that the gradients of a token add up in float32.
     params = jax.tree.map(lambda a: a.astype(jnp.float32), params)
+    # Whole: the compiler would look up parts, for all rows on every device.
+    params = jax.tree.map(lambda a: placed(a, TENSOR), params)
     return cast(nnx.merge(embed, params)(tokens_NxL))
 
   x_R = gl.tap(
@@ -135,8 +145,8 @@ def tapped(
 
   def step(x_R, of_layer):
     own, others, kind, probe = of_layer
-    x_R = tapped_layer(own, placed(x_R), probe, view_R, kind, others)
-    return x_R, None
+    x_R = placed(x_R, None, 'fsdp')
+    return tapped_layer(own, x_R, probe, view_R, kind, others), None
 
   kinds = positions.kinds_of_layers(model.config)
   x_R, _ = jax.lax.scan(
@@ -147,7 +157,9 @@ def tapped(
     tapped_head = jax.checkpoint(tapped_head)  # logits are too large to be kept
   return tapped_head(
       {name: own for name, (_, own) in heads.items()},
-      jax.vmap(lambda own, x: own.states(x))(layout_R, placed(x_R)),
+      jax.vmap(lambda own, x: own.states(x))(
+          layout_R, placed(x_R, None, 'fsdp')
+      ),
       probes['head'],
       *extra_R,
       shared=table,
