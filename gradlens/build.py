@@ -1,9 +1,6 @@
 """Build: everything that a run needs, from its config, before any work."""
 
-from collections.abc import Iterator, Sequence
-import contextlib
 import functools
-import logging
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +11,7 @@ from gradlens import (
     checkpoint,
     experience,
     hosts,
+    meshes,
     models,
     rollout,
     tasks,
@@ -22,8 +20,7 @@ from gradlens import (
 )
 from gradlens.experience import Collect
 from gradlens.optimizer import Optimizer, choose
-
-_log = logging.getLogger(__name__)
+from gradlens.values import about, check_values
 
 
 class Setup(NamedTuple):
@@ -79,84 +76,6 @@ def load_tasks(config: Any) -> list[tasks.Task]:
   ]
 
 
-def compute(
-    config: Any, mesh: Mesh | None, platform: str
-) -> models.Compute:
-  """How a model is computed on the devices of a platform.
-
-  Raises:
-    ValueError: an attention that cannot be there.
-  """
-  attention = config.compute.attention
-  automatic = mesh is not None and config.correction.apply == 'stacked'
-  if automatic and attention == 'splash':
-    raise ValueError(
-        "config.compute.attention='splash' cannot be divided over a mesh with"
-        " correction.apply='stacked'; use attention='auto', or another apply."
-    )
-  if attention == 'auto':
-    # Stacked gradients are divided by the compiler, which knows no kernels.
-    attention = 'plain' if automatic else models.fastest_attention(platform)
-  if attention == 'splash' and platform != 'tpu':
-    raise ValueError(
-        f"config.compute.attention='splash' needs a TPU, and this is a"
-        f" {platform}; use 'auto'."
-    )
-  return models.Compute(config.compute.dtype, attention, config.compute.remat)
-
-
-@contextlib.contextmanager
-def _about(key: str) -> Iterator[None]:
-  """Names the key of the config that an error is about."""
-  try:
-    yield
-  except (FileNotFoundError, ValueError) as error:
-    raise ValueError(f'{key}: {error}') from error
-
-
-def make_mesh(
-    config: Any, devices: Sequence[jax.Device] | None = None
-) -> Mesh | None:
-  """The devices of a config, of all there are; None is the first one.
-
-  Raises:
-    ValueError: it asks for more or fewer than there are.
-  """
-  devices = jax.devices() if devices is None else devices
-  sizes = config.mesh.to_dict()
-  if set(sizes.values()) == {1}:
-    if jax.process_count() > 1:
-      raise ValueError(
-          f'config.mesh: {jax.process_count()} hosts have {len(devices)}'
-          ' devices, and it takes one; set config.mesh.fsdp=-1.'
-      )
-    if len(devices) > 1:
-      _log.warning(
-          '%d devices, and config.mesh takes one of them', len(devices)
-      )
-    return None
-  with _about('config.mesh'):
-    return models.make_mesh(
-        **sizes, num_rows=len(config.tasks) * config.num_splits,
-        devices=devices,
-    )
-
-
-def check_mesh(
-    config: Any, mesh: Mesh | None, of_model: models.DecoderConfig
-) -> None:
-  """Before any parameter is made or read.
-
-  Raises:
-    ValueError: the mesh does not divide the model, or the prompts.
-  """
-  if mesh is None:
-    return
-  parts = config.num_splits * config.num_micro_batches
-  with _about('config.mesh'):
-    models.check_mesh(mesh, of_model, config.prompts_per_task // parts)
-
-
 def lora_of(config: Any) -> models.Lora:
   """The adapters of a config."""
   return models.Lora(
@@ -178,7 +97,7 @@ def load_model(
   """Model, trained and frozen parameters, and tokenizer."""
   model, params, tokenizer = _first_model(config, mesh)
   model = model._replace(
-      compute=compute(config, mesh, jax.devices()[0].platform)
+      compute=meshes.compute(config, mesh, jax.devices()[0].platform)
   )
   if not config.lora.rank:
     return model, params, {}, tokenizer
@@ -199,14 +118,14 @@ def _first_model(
   """From `init_from`, or drawn at random."""
   if config.init_from:
     named = f'config.init_from={config.init_from!r}'
-    with _about(named):
+    with about(named):
       of_model = hosts.agree(lambda: checkpoint.load_config(config.init_from))
-    check_mesh(config, mesh, of_model)
-    with _about(named):
+    meshes.check_mesh(config, mesh, of_model)
+    with about(named):
       return checkpoint.load_model(config.init_from, mesh)
   tokenizer = ByT5Tokenizer()
   model = random_model(config, tokenizer)
-  check_mesh(config, mesh, model.config)
+  meshes.check_mesh(config, mesh, model.config)
   key = jax.random.fold_in(jax.random.key(config.seed), 0)
   init = functools.partial(models.init, model)
   if mesh is not None:
@@ -214,56 +133,6 @@ def _first_model(
     specs = models.specs(jax.eval_shape(init, key))
     init = jax.jit(init, out_shardings=models.shardings(mesh, specs))
   return model, init(key), tokenizer
-
-
-# The smallest values that mean anything, and the names there are.
-_AT_LEAST = {
-    'num_steps': 1, 'prompts_per_task': 1, 'num_splits': 1, 'inner_epochs': 1,
-    'num_completions': 1, 'num_micro_batches': 1, 'instrument_every': 0,
-    'rollout.max_prompt_tokens': 1, 'rollout.max_new_tokens': 1,
-    'rollout.num_slots': 0, 'rollout.tensor': 0, 'evaluate.every': 1,
-    'evaluate.batch_size': 1, 'evaluate.num_completions': 1,
-    'checkpoint.every': 1, 'checkpoint.keep': 1, 'lora.rank': 0,
-    'mesh.task': 1, 'mesh.fsdp': -1, 'mesh.tensor': 1,
-    'profile.start': 0, 'profile.steps': 0,
-}
-_CHOICES = {
-    'loss.aggregate': ('token_mean', 'sequence_mean', 'fixed_length'),
-    'loss.normalize': ('batch', 'task'),
-    'advantage.scale': ('std', 'none'),
-    'compute.dtype': ('float32', 'bfloat16'),
-    'compute.attention': ('auto', *models.KERNELS),
-    'compute.remat': tuple(models.REMAT),
-}
-
-
-def check_values(config: Any) -> None:
-  """Refuses values that mean nothing, each by itself.
-
-  Raises:
-    ValueError: one sentence with the key, the value and what there can be.
-  """
-  values = {
-      key: functools.reduce(getattr, key.split('.'), config)
-      for key in (*_AT_LEAST, *_CHOICES)
-  }
-  for key, least in _AT_LEAST.items():
-    if values[key] < least:
-      raise ValueError(f'config.{key}={values[key]} must be {least} or more.')
-  for key, names in _CHOICES.items():
-    choose(key, values[key], dict.fromkeys(names))
-  if config.rollout.temperature <= 0:
-    raise ValueError(
-        f'config.rollout.temperature={config.rollout.temperature} must be above'
-        ' 0: the policy that is trained is the one that is sampled.'
-    )
-  parts = config.num_splits * config.num_micro_batches
-  if config.prompts_per_task % parts:
-    raise ValueError(
-        f'prompts_per_task={config.prompts_per_task} is not a multiple of'
-        f' num_splits={config.num_splits} x num_micro_batches='
-        f'{config.num_micro_batches}.'
-    )
 
 
 def setup(config: Any) -> Setup:
@@ -278,7 +147,7 @@ def setup(config: Any) -> Setup:
   })
   check_values(config)
   all_tasks = hosts.agree(lambda: load_tasks(config))
-  mesh = make_mesh(config)
+  mesh = meshes.make_mesh(config)
   model, params, frozen, tokenizer = load_model(config, mesh)
   r = config.rollout
   context = model.config.max_position_embeddings
@@ -321,32 +190,13 @@ def verifier(config: Any, run: Setup) -> tasks.Verifier:
   )
 
 
-def sampling_mesh(
-    config: Any, mesh: Mesh | None, of_model: models.DecoderConfig
-) -> Mesh | None:
-  """The mesh of training, or one with more devices to a model.
-
-  Raises:
-    ValueError: the devices, or the model, are not to be divided so.
-  """
-  tensor = config.rollout.tensor
-  if not tensor:
-    return mesh
-  with _about(f'config.rollout.tensor={tensor}'):
-    if mesh is None:
-      raise ValueError('there is no mesh; set config.mesh too, or 0 here.')
-    mesh = models.sampling_mesh(mesh, tensor)
-  check_mesh(config, mesh, of_model)
-  return mesh
-
-
 def sampler(
     config: Any, run: Setup,
     make_sampler: rollout.MakeSampler | None = None,
 ) -> rollout.Sampler:
   """The sampler of the policy, or of another engine."""
   if make_sampler is None:
-    mesh = sampling_mesh(config, run.mesh, run.model.config)
+    mesh = meshes.sampling_mesh(config, run.mesh, run.model.config)
     make_sampler = functools.partial(rollout.make_sampler, mesh=mesh)
   ends = {run.tokenizer.eos_token_id, *run.model.config.eos_token_id}
   r = config.rollout

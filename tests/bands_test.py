@@ -25,7 +25,7 @@ RL = (
 )
 PROGRAM = (
     'command', 'optimizer', 'placement', 'train_step', 'metrics', 'checkpoint',
-    'evaluate', 'report', 'build', 'profile', 'train',
+    'evaluate', 'report', 'values', 'meshes', 'build', 'profile', 'train',
 )
 COMMANDS = ('main', 'measure', 'export', 'aot')
 

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec, SingleDeviceSharding
 from transformers import ByT5Tokenizer
 
-from gradlens import build, checkpoint, models, placement, rollout
+from gradlens import build, checkpoint, meshes, models, placement, rollout
 from gradlens.experience import Batch
 from gradlens.optimizer import Optimizer, make_optimizer
 from gradlens.train_step import TrainState
+from gradlens.values import check_values
 
 _log = logging.getLogger(__name__)
 
@@ -146,18 +147,18 @@ def plan(config: Any, devices: Sequence[Any]) -> Planned:
   Raises:
     ValueError: one sentence on what does not fit together.
   """
-  build.check_values(config)
-  mesh = build.make_mesh(config, devices)
+  check_values(config)
+  mesh = meshes.make_mesh(config, devices)
   on = Slice(devices, mesh)
   model = _model(config)
-  build.check_mesh(config, mesh, model.config)
-  sampling = Slice(devices, build.sampling_mesh(config, mesh, model.config))
+  meshes.check_mesh(config, mesh, model.config)
+  sampling = Slice(devices, meshes.sampling_mesh(config, mesh, model.config))
   if config.rollout.num_slots % sampling.groups:
     raise ValueError(
         f'rollout.num_slots={config.rollout.num_slots} cannot be divided by the'
         f" {sampling.groups} devices of the data axes, 'task' and 'fsdp'."
     )
-  model = model._replace(compute=build.compute(config, mesh, 'tpu'))
+  model = model._replace(compute=meshes.compute(config, mesh, 'tpu'))
   optimizer = make_optimizer(config, len(config.tasks), None)
 
   def first():
