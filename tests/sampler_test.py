@@ -83,8 +83,8 @@ class MeshTest(parameterized.TestCase):
   def test_the_cache_is_divided_by_heads(self, tensor, divided):
     mesh = models.make_mesh(1, 8 // tensor, tensor, num_rows=1)
     lengths = [8] * (8 // tensor)
-    program = rollout.generate_on.lower(
-        mesh, *_policy(), *_prompts(lengths), _keys(lengths),
+    program = rollout.generate_on(mesh).lower(
+        *_policy(), *_prompts(lengths), _keys(lengths),
         max_new_tokens=_NEW, temperature=1.0, stop_tokens=_STOPS,
     ).compile().as_text()
     # Layers, prompts, completions, heads of keys, tokens, width.

@@ -284,8 +284,8 @@ def compile_sampler(config: Any, planned: Planned) -> Compiled | Refused:
       shape((n, r.max_prompt_tokens), jnp.int32),
       shape((n, r.max_prompt_tokens), bool),
   ), (PartitionSpec(models.DATA),) * 2)
-  traced = rollout.generate_on.trace(
-      on.mesh, planned.model, planned.state.policy, prompts, mask,
+  traced = rollout.generate_on(on.mesh).trace(
+      planned.model, planned.state.policy, prompts, mask,
       _everywhere(on, keys),
       max_new_tokens=r.max_new_tokens, temperature=r.temperature,
       stop_tokens=planned.model.config.eos_token_id or (0,),

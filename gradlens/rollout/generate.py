@@ -4,6 +4,7 @@ N prompts, G completions of each, T tokens a prompt, C tokens a completion; S of
 the prompts are decoded side by side.
 """
 
+from collections.abc import Callable
 import functools
 from typing import Any, NamedTuple
 
@@ -196,13 +197,13 @@ def _check(
       )
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=(
-        'model', 'max_new_tokens', 'temperature', 'top_k', 'top_p',
-        'stop_tokens', 'num_slots',
-    ),
+_STATIC = (
+    'model', 'max_new_tokens', 'temperature', 'top_k', 'top_p', 'stop_tokens',
+    'num_slots',
 )
+
+
+@functools.partial(jax.jit, static_argnames=_STATIC)
 def generate(
     model: models.Model,
     params: Any,
@@ -292,40 +293,32 @@ def generate(
   return jax.tree.map(lambda a: a[:given], out)
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=(
-        'mesh', 'model', 'max_new_tokens', 'temperature', 'top_k', 'top_p',
-        'stop_tokens', 'num_slots',
-    ),
-)
-def generate_on(
-    mesh: Mesh | None,
-    model: models.Model,
-    params: Any,
-    prompts_NxT: jax.Array,
-    mask_NxT: jax.Array,
-    keys_NxG: jax.Array,
-    **options: Any,
-) -> Completions:
+@functools.lru_cache
+def generate_on(mesh: Mesh | None) -> Callable[..., Completions]:
   """`generate`, by each group of devices of a mesh for prompts of its own.
 
-  Parameters are cast, and gathered over the data axes, while it runs.
+  Parameters are cast, and gathered over the data axes, while it runs; they may
+  come from another mesh of the same devices. Completions stay where they were
+  sampled, whole rows, over 'tensor' too: hosts read them.
   """
-  run = functools.partial(generate, model, **options)
   if mesh is None:
-    return run(params, prompts_NxT, mask_NxT, keys_NxG)
-  params = model.compute.cast(params)
-  # From another mesh, shards are exchanged first; otherwise the compiler would
-  # gather the whole model, and then take a part.
-  for data in (True, False):
-    own = models.shardings(mesh, models.specs(params, data=data))
-    params = jax.lax.with_sharding_constraint(params, own)
-  prompts = PartitionSpec(models.DATA)
-  found = jax.shard_map(
-      run, mesh=mesh, in_specs=(PartitionSpec(), *[prompts] * 3),
-      out_specs=prompts, axis_names={*models.DATA}, check_vma=False,
-  )(params, prompts_NxT, mask_NxT, keys_NxG)
-  # Whole rows, over 'tensor' too: hosts read them.
-  own = NamedSharding(mesh, prompts)
-  return jax.lax.with_sharding_constraint(found, Completions(*[own] * 3))
+    return generate
+  rows = PartitionSpec(models.DATA)
+
+  def run(model, params, prompts_NxT, mask_NxT, keys_NxG, **options):
+    params = model.compute.cast(params)
+    # Shards are exchanged first; otherwise the compiler would gather the whole
+    # model of another mesh, and then take a part.
+    for data in (True, False):
+      own = models.shardings(mesh, models.specs(params, data=data))
+      params = jax.lax.with_sharding_constraint(params, own)
+    return jax.shard_map(
+        functools.partial(generate, model, **options), mesh=mesh,
+        in_specs=(PartitionSpec(), *[rows] * 3), out_specs=rows,
+        axis_names={*models.DATA}, check_vma=False,
+    )(params, prompts_NxT, mask_NxT, keys_NxG)
+
+  return jax.jit(
+      run, static_argnames=_STATIC,
+      out_shardings=Completions(*[NamedSharding(mesh, rows)] * 3),
+  )

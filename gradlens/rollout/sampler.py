@@ -138,8 +138,8 @@ def make_sampler(
       prompts_NxT, mask_NxT = (
           hosts.spread(a, own) for a in (prompts_NxT, mask_NxT)
       )
-    return generate_on(
-        mesh, model, params, prompts_NxT, mask_NxT, keys_NxG,
+    return generate_on(mesh)(
+        model, params, prompts_NxT, mask_NxT, keys_NxG,
         num_slots=slots and slots // groups, **options,
     )
 
