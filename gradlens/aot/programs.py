@@ -280,13 +280,12 @@ def compile_sampler(config: Any, planned: Planned) -> Compiled | Refused:
   keys = jax.eval_shape(
       lambda: rollout.request_keys(jax.random.key(0), (n, g))
   )
-  prompts, mask = on.place((
+  asked = on.place((
       shape((n, r.max_prompt_tokens), jnp.int32),
-      shape((n, r.max_prompt_tokens), bool),
-  ), (PartitionSpec(models.DATA),) * 2)
+      shape((n, r.max_prompt_tokens), bool), keys,
+  ), (PartitionSpec(models.DATA),) * 3)
   traced = rollout.generate_on(on.mesh).trace(
-      planned.model, planned.state.policy, prompts, mask,
-      _everywhere(on, keys),
+      planned.model, planned.state.policy, *asked,
       max_new_tokens=r.max_new_tokens, temperature=r.temperature,
       stop_tokens=planned.model.config.eos_token_id or (0,),
       num_slots=r.num_slots // on.groups if r.num_slots else None,

@@ -79,6 +79,20 @@ def _queues(
     yield int(size), np.pad(own, (0, length - len(own)), constant_values=-1)
 
 
+def _spread(
+    mesh: Mesh, prompts_NxT: np.ndarray, mask_NxT: np.ndarray,
+    keys_NxG: jax.Array,
+) -> tuple[jax.Array, ...]:
+  """To the devices that sample them, by the hosts that have these."""
+  own = NamedSharding(mesh, PartitionSpec(models.DATA))
+  data = np.asarray(jax.random.key_data(keys_NxG))
+  prompts_NxT, mask_NxT, data = (
+      hosts.spread(a, own) for a in (prompts_NxT, mask_NxT, data)
+  )
+  kind = jax.random.key_impl(keys_NxG)
+  return prompts_NxT, mask_NxT, jax.random.wrap_key_data(data, impl=kind)
+
+
 def make_sampler(
     model: models.Model,
     *,
@@ -133,14 +147,11 @@ def make_sampler(
       _log.info(
           'sampler: shape %d, %d prompts of up to %d tokens', len(shapes), n, t
       )
+    asked = prompts_NxT, mask_NxT, keys_NxG
     if mesh is not None:
-      own = NamedSharding(mesh, PartitionSpec(models.DATA))
-      prompts_NxT, mask_NxT = (
-          hosts.spread(a, own) for a in (prompts_NxT, mask_NxT)
-      )
+      asked = _spread(mesh, *asked)
     return generate_on(mesh)(
-        model, params, prompts_NxT, mask_NxT, keys_NxG,
-        num_slots=slots and slots // groups, **options,
+        model, params, *asked, num_slots=slots and slots // groups, **options,
     )
 
   def sampler(params, prompts_NxT, mask_NxT, keys_NxG):
