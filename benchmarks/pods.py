@@ -37,6 +37,8 @@ _ROWS = (
      'model=qwen2_5_7b,num_completions=2,mesh.tensor=2,prompts_per_task=8'),
     ('multidomain', 16, 'v5p:4x4x4',
      'model=qwen2_5_7b,num_completions=2,mesh.task=32,prompts_per_task=4'),
+    ('multidomain', 16, 'v5p:4x4x4',
+     'model=qwen2_5_7b,mesh.task=32,prompts_per_task=4'),
     ('singledomain', 0, 'v5p:4x4x4', 'model=qwen2_5_3b,prompts_per_task=64'),
     ('multidomain', 0, 'v5e:4x4',
      'model=qwen2_5_3b,num_completions=2,prompts_per_task=4'),
