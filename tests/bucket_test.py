@@ -2,6 +2,7 @@
 
 import pathlib
 import tempfile
+import time
 from unittest import mock
 
 from absl.testing import absltest
@@ -111,6 +112,10 @@ class BucketTest(absltest.TestCase):
       self.assertEqual(got, model)
       jax.tree.map(np.testing.assert_array_equal, again, params)
       huggingface._copied.cache_clear()  # as another program begins
+    other = jax.tree.map(lambda a: a + 1, params)
+    time.sleep(1)  # what a bucket's clock can tell
+    models.save(model, other, path, tokenizer)
+    jax.tree.map(np.testing.assert_array_equal, models.load(path)[1], other)
     self.assertFalse(pathlib.Path('gs:').exists())
     with self.assertRaisesRegex(FileNotFoundError, 'gs://bucket/none is not'):
       models.load(f'{_BUCKET}/none')

@@ -99,9 +99,15 @@ def _copied(path: str) -> pathlib.Path:
     own = folder / file.name
     if not any(fnmatch.fnmatch(file.name, pattern) for pattern in _READ):
       continue
-    if not own.exists() or own.stat().st_size != file.stat().length:
+    there = file.stat()
+    here = own.stat() if own.exists() else None
+    # Weights that were trained on have the size of those before.
+    if here is None or (here.st_size, int(here.st_mtime)) != (
+        there.length, int(there.mtime)
+    ):
       part = own.with_name(own.name + '.part')
       file.copy(part, overwrite=True)
+      os.utime(part, (int(there.mtime),) * 2)
       part.replace(own)
   for own in {*folder.iterdir()}:
     if not (source / own.name).exists():
@@ -123,6 +129,7 @@ def written(path: Any) -> Iterator[pathlib.Path]:
     folder.mkdir(parents=True, exist_ok=True)
     for file in epath.Path(name).iterdir():
       file.copy(folder / file.name, overwrite=True)
+  _copied.cache_clear()
 
 
 def _from_rope(rope: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
