@@ -14,6 +14,7 @@ from unittest import mock
 
 from absl.testing import absltest, parameterized
 import bad_verifiers
+from program import running
 
 from gradlens import tasks
 
@@ -44,15 +45,6 @@ def items(*completions):
 def guard(**limits):
   limits = {'cpu_seconds': 0.2, 'wall_seconds': 30.0} | limits
   return tasks.Verifier([TASK], **limits)
-
-
-def running(pid):
-  """Whether a process runs; one that waits to be reaped does not."""
-  try:
-    stat = pathlib.Path(f'/proc/{pid}/stat').read_text()
-  except FileNotFoundError:
-    return False
-  return stat.rpartition(')')[2].split()[0] != 'Z'
 
 
 def script(body):
