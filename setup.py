@@ -35,6 +35,8 @@ TRAIN = [
     'reasoning-gym>=0.1.25',
     # The first seen to give parts of bfloat16 tensors to numpy.
     'safetensors>=0.8',
+    # Its bootstrap takes a generator since then.
+    'scipy>=1.15',
     'tensorboard>=2.18',
     'tensorflow-cpu>=2.18',
     'tqdm>=4.66',

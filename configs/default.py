@@ -96,8 +96,12 @@ def get_config() -> ml_collections.ConfigDict:
   c.instrument_every = 1
   c.evaluate = ml_collections.ConfigDict(dict(
       every=50, num_completions=4, batch_size=64,  # prompts of a task at once
+      # That of training, whatever it is set to; 0 takes the likeliest token.
+      temperature=c.rollout.get_oneway_ref('temperature'),
   ))
-  c.checkpoint = ml_collections.ConfigDict(dict(every=50, keep=2))
+  # The newest `keep` stay, and the `best`, by 'heldout', the mean over tasks of
+  # held-out rewards, or 'heldout/TASK'; '' keeps none.
+  c.checkpoint = ml_collections.ConfigDict(dict(every=50, keep=2, best=''))
   c.log_seconds = 10.0  # between progress lines
   # Traces `steps` steps from step `start` on, counted from 0, for TensorBoard's
   # profile plugin; 0 steps never do. The first step compiles: start later.

@@ -192,18 +192,37 @@ def verifier(config: Any, run: Setup) -> tasks.Verifier:
 
 def sampler(
     config: Any, run: Setup,
-    make_sampler: rollout.MakeSampler | None = None,
+    make_sampler: rollout.MakeSampler | None = None, *,
+    temperature: float | None = None,
 ) -> rollout.Sampler:
-  """The sampler of the policy, or of another engine."""
+  """The sampler of the policy, or of another engine.
+
+  At the temperature of training, or another one, where 0 is the likeliest token.
+  """
   if make_sampler is None:
     mesh = meshes.sampling_mesh(config, run.mesh, run.model.config)
     make_sampler = functools.partial(rollout.make_sampler, mesh=mesh)
   ends = {run.tokenizer.eos_token_id, *run.model.config.eos_token_id}
   r = config.rollout
+  if temperature is None:
+    temperature = r.temperature
+  greedy = temperature == 0
   return make_sampler(
-      run.model, max_new_tokens=r.max_new_tokens, temperature=r.temperature,
+      run.model, max_new_tokens=r.max_new_tokens,
+      temperature=1.0 if greedy else temperature, top_k=1 if greedy else None,
       stop_tokens=tuple(sorted(ends)), num_slots=r.num_slots or None,
   )
+
+
+def evaluation_sampler(
+    config: Any, run: Setup, sample: rollout.Sampler,
+    make_sampler: rollout.MakeSampler | None = None,
+) -> rollout.Sampler:
+  """That of training, or if held-out completions are to be others, its like."""
+  temperature = config.evaluate.temperature
+  if temperature == config.rollout.temperature:
+    return sample
+  return sampler(config, run, make_sampler, temperature=temperature)
 
 
 def sampled(

@@ -257,18 +257,7 @@ def table(measured: Measurement) -> str:
   layers = [['share of the squared norm', *measured.names]]
   for block, shares_K in measured.layer_shares.items():
     layers.append([block, *map(tables.percent, shares_K)])
-  return f'{_aligned(lines)}\n\n{_aligned(layers)}'
-
-
-def _aligned(lines: list[list[str]]) -> str:
-  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-  return '\n'.join(
-      '  '.join(
-          cell.rjust(width) if i else cell.ljust(width)
-          for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-      ).rstrip()
-      for line in lines
-  )
+  return f'{tables.aligned(lines)}\n\n{tables.aligned(layers)}'
 
 
 def main(argv: list[str]) -> None:

@@ -23,7 +23,7 @@ import gradlens as gl
 from gradlens import (
     build,
     checkpoint,
-    evaluate,
+    evaluation,
     hosts,
     metrics,
     models,
@@ -228,13 +228,16 @@ def train(
   hosts.agree(lambda: checkpoint.check_shared(workdir))
   checkpoint.save_model(workdir, run.model, run.frozen, run.tokenizer)
   key = jax.random.key(config.seed)
-  rollout_key, evaluation_key = jax.random.split(jax.random.fold_in(key, 1))
+  rollout_key, _ = jax.random.split(jax.random.fold_in(key, 1))
+  evaluation_key = evaluation.key(config.seed)
   state = first_state(run, optimizer, rollout_key)
 
   with contextlib.ExitStack() as stack:
     enter = stack.enter_context
     verifier = enter(build.verifier(config, run))
-    saved = enter(checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep))
+    saved = enter(checkpoint.Checkpoints(
+        workdir, keep=config.checkpoint.keep, best=config.checkpoint.best
+    ))
     asked_to_end = enter(_on_sigterm())
     first = 0
     if saved.latest is not None:
@@ -257,7 +260,8 @@ def train(
       ])
     collect = build.collector(config, run, sample, verifier)
     collect_heldout = build.sampled(
-        config, run, sample, verifier, config.evaluate.num_completions
+        config, run, build.evaluation_sampler(config, run, sample, make_sampler),
+        verifier, config.evaluate.num_completions,
     )
     progress = _Progress(
         first, config.num_steps, config.log_seconds,
@@ -267,16 +271,19 @@ def train(
         out, progress, run.names, config.num_splits, optimizer.schedule
     )
 
+    heldout = {}  # scores of evaluations, by step
+
     def evaluate_at(step: int) -> None:
-      result = evaluate.evaluate(
+      result = evaluation.evaluate(
           collect_heldout, state.policy, run.tasks, evaluation_key,
           batch_size=config.evaluate.batch_size,
           decode=functools.partial(text.decode, run.tokenizer),
       )
+      heldout[step] = result.scores()
       if not hosts.first():
         return
-      evaluate.write(workdir, step, result)
-      means = {name: float(r.mean()) for name, r in result.rewards.items()}
+      evaluation.write(workdir, step, result)
+      means = result.means()
       out.scalars(step, {f'heldout/{name}': m for name, m in means.items()})
       out.texts(step, {f'samples/{n}': s for n, s in result.samples.items()})
       _log.info('step %d, held-out reward: %s', step, ', '.join(
@@ -309,7 +316,7 @@ def train(
       if done % config.checkpoint.every == 0 or last or ending:
         recorder.flush()
         out.flush()
-        saved.save(done, state, mixture.state(done))
+        saved.save(done, state, mixture.state(done), heldout.get(done))
       if ending and not last:
         _log.info('asked to end: saved step %d; run again to go on', done)
         break

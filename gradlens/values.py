@@ -49,12 +49,38 @@ def check_values(config: Any) -> None:
         f'config.rollout.temperature={config.rollout.temperature} must be above'
         ' 0: the policy that is trained is the one that is sampled.'
     )
+  _check_evaluation(config)
   parts = config.num_splits * config.num_micro_batches
   if config.prompts_per_task % parts:
     raise ValueError(
         f'prompts_per_task={config.prompts_per_task} is not a multiple of'
         f' num_splits={config.num_splits} x num_micro_batches='
         f'{config.num_micro_batches}.'
+    )
+
+
+def _check_evaluation(config: Any) -> None:
+  evaluate, saved = config.evaluate, config.checkpoint
+  if evaluate.temperature < 0:
+    raise ValueError(
+        f'config.evaluate.temperature={evaluate.temperature} must be 0 or more.'
+    )
+  if evaluate.temperature == 0 and evaluate.num_completions > 1:
+    raise ValueError(
+        'config.evaluate.temperature=0.0 makes all completions of a prompt the'
+        f' same; set evaluate.num_completions={evaluate.num_completions} to 1.'
+    )
+  known = {'', 'heldout', *(f'heldout/{name}' for name in config.tasks)}
+  if saved.best not in known:
+    raise ValueError(
+        f'config.checkpoint.best={saved.best!r} must be one of'
+        f' {", ".join(map(repr, sorted(known)))}.'
+    )
+  if saved.best and saved.every % evaluate.every:
+    raise ValueError(
+        f'config.checkpoint.every={saved.every} must be a multiple of'
+        f' evaluate.every={evaluate.every} where checkpoint.best is set: a'
+        ' checkpoint is chosen by its evaluation.'
     )
 
 

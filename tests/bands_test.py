@@ -25,9 +25,10 @@ RL = (
 )
 PROGRAM = (
     'command', 'optimizer', 'placement', 'train_step', 'metrics', 'checkpoint',
-    'evaluate', 'report', 'values', 'meshes', 'build', 'profile', 'train',
+    'passing', 'evaluation', 'report', 'values', 'meshes', 'build', 'profile',
+    'train',
 )
-COMMANDS = ('main', 'measure', 'export', 'aot')
+COMMANDS = ('main', 'measure', 'evaluate', 'export', 'aot')
 
 PLACE = {name: i for i, name in enumerate(LIBRARY + RL + PROGRAM)}
 # One place for all of them: no command imports another.

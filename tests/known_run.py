@@ -50,8 +50,9 @@ def write_run(workdir, names=('a', 'b', 'c'), num_steps=40, every=1,
   for step in evals:
     rewards = level + rng.normal(0.002 * step, 0.1, level.shape)
     numbers['evals'].append(rewards.astype(np.float32))
+    # Of one completion.
     np.savez(workdir / f'evals/{step:08d}.npz', **dict(zip(
-        names, numbers['evals'][-1].T, strict=True)))
+        names, numbers['evals'][-1].T[..., None], strict=True)))
     sample = {'prompt': 'hello', 'completion': text, 'answer': text,
               'reward': 1.0}
     lines.append({'step': step, 'texts': {

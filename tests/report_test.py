@@ -53,7 +53,7 @@ class HistoryTest(ReportCase):
     with self.assertRaisesRegex(ValueError, "no key 'loss.normalize'"):
       report.write(self.workdir)
     file = self.workdir / 'evals/00000040.npz'
-    np.savez(file, a=np.zeros(3))
+    np.savez(file, a=np.zeros((3, 1)))
     with self.assertRaisesRegex(
         ValueError, 'a has 200 prompts at step 0 and 3'):
       report.table(self.workdir)
