@@ -197,7 +197,7 @@ def sampler(
 ) -> rollout.Sampler:
   """The sampler of the policy, or of another engine.
 
-  At the temperature of training, or another one, where 0 is the likeliest token.
+  At the temperature of training, or another, where 0 is the likeliest token.
   """
   if make_sampler is None:
     mesh = meshes.sampling_mesh(config, run.mesh, run.model.config)

@@ -3,9 +3,9 @@
     python -m gradlens.evaluate --config=configs/toy.py \
       --config.init_from=runs/a@best --config.evaluate.num_completions=8 --k=1,8
 
-`init_from` is a run (`RUN`, its newest checkpoint; `RUN@40`; `RUN@best`), a Hugging
-Face directory or a name on the hub. Completions, temperature (0 takes the
-likeliest token) and key are those of the evaluations of a run.
+`init_from` is a run (`RUN`, its newest checkpoint; `RUN@40`; `RUN@best`), a
+Hugging Face directory or a name on the hub. Completions, temperature (0 takes
+the likeliest token) and key are those of the evaluations of a run.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,6 @@ import functools
 import json
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 import gradlens as gl

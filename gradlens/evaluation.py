@@ -70,9 +70,10 @@ def evaluate(
   longest = max(len(task.heldout) for task in tasks)
   for start in range(0, longest, batch_size):
     stop = min(start + batch_size, longest)
+    own = [(task.heldout, len(task.heldout) - 1) for task in tasks]
     records = [
-        [task.heldout[min(i, len(task.heldout) - 1)] for i in range(start, stop)]
-        for task in tasks
+        [heldout[min(i, last)] for i in range(start, stop)]
+        for heldout, last in own
     ]
     sampled = collect(params, records, jax.random.fold_in(key, start))
     rewards_KxBxG = np.asarray(sampled.batch.rewards_KxBxG)

@@ -2,10 +2,9 @@
 
     python -m gradlens.export --workdir=DIR --output=DIR
 
-They are those of the newest checkpoint; `--workdir=DIR@best` takes the best, and
-`DIR@40` that of step 40.
-Beside weights, config and tokenizer it writes where they come from: to read in
-README.md, and for programs in training.json.
+They are those of the newest checkpoint; `--workdir=DIR@best` takes the best,
+and `DIR@40` that of step 40. Beside weights, config and tokenizer it writes
+where they come from: to read in README.md, and for programs in training.json.
 """
 
 import json

@@ -46,9 +46,9 @@ def pass_rate(
 ) -> tuple[float, float, float]:
   """The mean of `pass_at_k` over prompts, with an interval.
 
-  Prompts are what is drawn independently. With one completion of each, or where
-  all prompts have passed or none, it is Wilson's interval of N trials; otherwise
-  the percentiles of a bootstrap of prompts, whose draws are the same every time.
+  Prompts are what is drawn independently. With one completion of each, or
+  where all prompts have passed or none, it is Wilson's interval of N trials;
+  otherwise the percentiles of a bootstrap of prompts, the same every time.
 
   Args:
     passed_NxG: bool, of N prompts with G completions each.

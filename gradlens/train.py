@@ -259,9 +259,9 @@ def train(
           *writers,
       ])
     collect = build.collector(config, run, sample, verifier)
+    sample_heldout = build.evaluation_sampler(config, run, sample, make_sampler)
     collect_heldout = build.sampled(
-        config, run, build.evaluation_sampler(config, run, sample, make_sampler),
-        verifier, config.evaluate.num_completions,
+        config, run, sample_heldout, verifier, config.evaluate.num_completions
     )
     progress = _Progress(
         first, config.num_steps, config.log_seconds,
