@@ -6,16 +6,18 @@ Computed by its trainers, built from their configs; what the model would say is
 given instead. `make trl-check` runs it, and `tests/trl_values.json` is from it.
 """
 
+from collections.abc import Callable
 import json
 import pathlib
 import sys
 import tempfile
+from typing import Any
 
 import characters
 import datasets
 import numpy as np
-import toy_tasks
 import torch
+import toy_tasks
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
@@ -83,7 +85,10 @@ def policy() -> Qwen2ForCausalLM:
   ))
 
 
-def trainer(make, make_config, folder, rewards, options):
+def trainer(
+    make: Any, make_config: Any, folder: str, rewards: Callable[..., list],
+    options: dict[str, Any],
+) -> Any:
   """Of TRL, of one step."""
   rows = toy_tasks.prompts(PROMPTS)
   return make(
@@ -104,7 +109,9 @@ def trainer(make, make_config, folder, rewards, options):
   )
 
 
-def loss(name: str, values: dict[str, np.ndarray], folder: str):
+def loss(
+    name: str, values: dict[str, np.ndarray], folder: str
+) -> dict[str, Any]:
   """TRL's loss and its gradient in the log-probabilities."""
   a = {key: torch.tensor(value) for key, value in values.items()}
   logprobs = a['logprobs'].clone().requires_grad_()
@@ -135,7 +142,9 @@ def loss(name: str, values: dict[str, np.ndarray], folder: str):
   return dict(loss=value.item(), gradient=logprobs.grad.tolist())
 
 
-def advantages(name: str, values: dict[str, np.ndarray], folder: str):
+def advantages(
+    name: str, values: dict[str, np.ndarray], folder: str
+) -> list[float]:
   """TRL's advantages of rewards, prompt by prompt."""
   make, make_config, options = ADVANTAGES[name]
   seen = []

@@ -134,8 +134,8 @@ def without_truncated(
     Yu et al., DAPO, 2025, arXiv 2503.14476 (overlong filtering).
   """
   mask = jnp.asarray(batch.mask_KxBxGxC)
-  last = jnp.asarray(batch.tokens_KxBxGxC)[..., -1:]
-  stopped = jnp.any(last == jnp.asarray(stop_tokens), axis=-1)
+  last = jnp.asarray(batch.tokens_KxBxGxC)[..., -1]
+  stopped = jnp.isin(last, jnp.asarray(stop_tokens))
   truncated = jnp.all(mask, axis=-1) & ~stopped
   return batch._replace(mask_KxBxGxC=mask & ~truncated[..., None])
 
