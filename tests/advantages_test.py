@@ -105,7 +105,7 @@ class RelativeTest(parameterized.TestCase):
         jnp.asarray(rewards), baseline=baseline, scale=scale, num_splits=S
     )
     want = _oracle(rewards, baseline, scale)
-    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
     for other in COMBINATIONS:
       # To leave one out is a factor, which a scale of all groups undoes.
       same = scale == other[1] and scale in ('task', 'batch') and (
@@ -168,7 +168,7 @@ class DecoupledTest(parameterized.TestCase):
     got = advantages.decoupled(
         jnp.asarray(rewards), jnp.asarray(weights), num_splits=S
     )
-    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
 
   def test_tells_rewards_of_one_sum_apart(self):
     # Two of four have the first reward, one the second: it is rarer, and so
