@@ -1,5 +1,6 @@
 """What other policies say: against the whole forward pass, and on a mesh."""
 
+import functools
 import tempfile
 
 from absl.testing import absltest, parameterized
@@ -102,49 +103,54 @@ def tiny():
   return model, batch
 
 
+def step_of(sizes, apply):
+  """One with all terms, of two updates."""
+  model, batch = tiny()
+  config = default.get_config()
+  config.optimizer.update(b1=0.0, warmup_steps=0, clip_norm=1e3)
+  config.correction.update(dict(name='pcgrad', apply=apply))
+  config.loss.update(
+      kl_coef=0.5, kl_weighted=True, importance_cap=1.5, entropy_coef=0.1,
+      mask_truncated=True,
+  )
+  config.advantage.scale = 'batch'
+  optimizer = make_optimizer(config, 2, None)
+  params, reference = (models.init(model, jax.random.key(i)) for i in (0, 1))
+  state = train_step.TrainState(
+      params, optimizer.corrected.init(params), jax.random.key(0), {},
+      reference,
+  )
+  mesh = None
+  if sizes is not None:
+    mesh = models.make_mesh(*sizes, num_rows=4)
+    state = jax.device_put(
+        state, models.shardings(mesh, placement.state_specs(state))
+    )
+    assert any(
+        not leaf.sharding.is_fully_replicated
+        for leaf in jax.tree.leaves(state.reference)
+    )
+  step = jax.jit(train_step.make_train_step(
+      model, optimizer, goal.make_objective(config, (1, 2)), num_splits=S,
+      temperature=0.8, aggregate='sequence_mean', normalize='batch',
+      instrument=True, num_mini_batches=2, mesh=mesh,
+  ), compiler_options=joint_loss.QUICK)
+  return step(state, jax.tree.map(jnp.asarray, batch))
+
+
+# For every `apply=` that is exact.
+alone = functools.cache(lambda: step_of(None, 'stacked'))
+
+
 @pytest.mark.slow
 class MeshTest(parameterized.TestCase):
-
-  def step(self, sizes, apply):
-    """One with all terms, of two updates."""
-    model, batch = tiny()
-    config = default.get_config()
-    config.optimizer.update(b1=0.0, warmup_steps=0, clip_norm=1e3)
-    config.correction.update(dict(name='pcgrad', apply=apply))
-    config.loss.update(
-        kl_coef=0.5, kl_weighted=True, importance_cap=1.5, entropy_coef=0.1,
-        mask_truncated=True,
-    )
-    config.advantage.scale = 'batch'
-    optimizer = make_optimizer(config, 2, None)
-    params, reference = (models.init(model, jax.random.key(i)) for i in (0, 1))
-    state = train_step.TrainState(
-        params, optimizer.corrected.init(params), jax.random.key(0), {},
-        reference,
-    )
-    mesh = None
-    if sizes is not None:
-      mesh = models.make_mesh(*sizes, num_rows=4)
-      state = jax.device_put(
-          state, models.shardings(mesh, placement.state_specs(state))
-      )
-      self.assertTrue(any(
-          not leaf.sharding.is_fully_replicated
-          for leaf in jax.tree.leaves(state.reference)
-      ))
-    step = jax.jit(train_step.make_train_step(
-        model, optimizer, goal.make_objective(config, (1, 2)), num_splits=S,
-        temperature=0.8, aggregate='sequence_mean', normalize='batch',
-        instrument=True, num_mini_batches=2, mesh=mesh,
-    ))
-    return step(state, jax.tree.map(jnp.asarray, batch))
 
   @parameterized.parameters(
       ((2, 2, 2), 'two_pass'), ((4, 2, 1), 'stacked')
   )
   def test_is_the_step_on_one_device(self, sizes, apply):
-    state, measured = self.step(sizes, apply)
-    other, expected = self.step(None, apply)
+    state, measured = step_of(sizes, apply)
+    other, expected = alone()
     for field in ('loss_R', 'terms_R', 'entropy_R', 'grams', 'weights'):
       jax.tree.map(
           lambda a, b: np.testing.assert_allclose(

@@ -5,7 +5,7 @@ import re
 from absl.testing import absltest, parameterized
 import jax
 import joint_loss
-from joint_loss import K
+from joint_loss import B, G, K
 import numpy as np
 import pages
 import pytest
@@ -29,27 +29,30 @@ def methods():
   }
 
 
-def updated(arg):
-  """Parameters before and after a step."""
+def step(arg):
+  """The last gradient of a step, and what it measured."""
   config = default.get_config()
   # Four prompts of a task in two splits.
   default.parse_arg(config, arg.replace('batches=4', 'batches=2'))
-  # Updates that are clipped, and truncated completions.
-  config.optimizer.update(learning_rate=1e-2, warmup_steps=0)
+  # The first moment is then the gradient.
+  config.optimizer.update(b1=0.0, clip_norm=1e3, warmup_steps=0)
   model, params = joint_loss.policy()
   optimizer = make_optimizer(config, K, None)
-  step = jax.jit(train_step.make_train_step(
+  run = jax.jit(train_step.make_train_step(
       model, optimizer, goal.make_objective(config, (1,)), num_splits=S,
       temperature=joint_loss.TEMPERATURE, aggregate=config.loss.aggregate,
       normalize=config.loss.normalize, instrument=False,
       num_mini_batches=config.num_mini_batches,
-  ))
+  ), compiler_options=joint_loss.QUICK)
   kept = params if config.loss.kl_coef else {}
   state = train_step.TrainState(
       params, optimizer.corrected.init(params), jax.random.key(0), {}, kept
   )
-  state, measured = step(state, joint_loss.random_batch())
-  return joint_loss.vector(state.params) - joint_loss.vector(params), measured
+  batch = joint_loss.random_batch()
+  # In groups of two and one, all deviations would be the same.
+  rewards = np.random.default_rng(1).random((K, B, G), np.float32)
+  state, measured = run(state, batch._replace(rewards_KxBxG=rewards))
+  return joint_loss.vector(state.opt_state[2][0].mu), measured
 
 
 class KeysTest(parameterized.TestCase):
@@ -70,18 +73,22 @@ class KeysTest(parameterized.TestCase):
 @pytest.mark.slow
 class StepTest(absltest.TestCase):
 
-  def test_each_makes_an_update_of_its_own(self):
-    moved = {}
+  def test_each_has_a_gradient_of_its_own(self):
+    moved, advantages = {}, {}
     for name, keys in methods().items():
-      change, measured = updated('' if name == 'GRPO' else keys)
-      self.assertTrue(np.isfinite(change).all(), name)
-      self.assertGreater(np.abs(change).max(), 1e-3, name)
+      gradient, measured = step('' if name == 'GRPO' else keys)
+      self.assertTrue(np.isfinite(gradient).all(), name)
+      self.assertGreater(float(measured.update_norm), 1e-3, name)
       self.assertIn('clip_fraction', measured.terms_R)
       for other, theirs in moved.items():
         self.assertGreater(
-            joint_loss.distance(change, theirs), 1e-2, f'{name}, {other}'
+            joint_loss.distance(gradient, theirs), 1e-2, f'{name}, {other}'
         )
-      moved[name] = change
+      moved[name] = gradient
+      advantages[name] = measured.advantages_KxBxG
+    np.testing.assert_allclose(
+        advantages['RLOO'], advantages['Dr. GRPO'] * G / (G - 1), rtol=1e-5
+    )
 
 
 if __name__ == '__main__':
