@@ -17,6 +17,7 @@ import toy_tasks
 from gradlens import (
     experience,
     models,
+    objective,
     rollout,
     tasks,
     text,
@@ -77,7 +78,7 @@ def train(shape: toy_tasks.Shape) -> float:
   optimizer = make_optimizer(config, len(_NAMES), None)
   step = jax.jit(train_step.make_train_step(
       model, optimizer,
-      train_step.grpo(advantage_scale='std', clip_low=0.2, clip_high=0.2),
+      objective.grpo(advantage_scale='std', clip_low=0.2, clip_high=0.2),
       num_splits=config.num_splits, temperature=1.0,
       aggregate='sequence_mean', normalize='batch', instrument=True,
   ), donate_argnums=0)
@@ -89,7 +90,7 @@ def train(shape: toy_tasks.Shape) -> float:
       max_prompt_tokens=toy_tasks.LONGEST_PROMPT,
   )
   state = train_step.TrainState(
-      params, optimizer.corrected.init(params), jax.random.key(1), {}
+      params, optimizer.corrected.init(params), jax.random.key(1), {}, {}
   )
   before = jax.tree.map(jnp.copy, params)  # the others are given away
   rows = toy_tasks.prompts(shape.prompts * shape.steps)

@@ -61,8 +61,9 @@ def get_config() -> ml_collections.ConfigDict:
   c.prompts_per_task = 16
   c.num_splits = 2  # independent parts of each task's prompts, for the norms
   c.num_completions = 8
-  c.inner_epochs = 1  # updates on each batch; measured in the first
-  c.num_micro_batches = 1  # parts of each split's prompts, one after the other
+  c.inner_epochs = 1  # passes over each batch; measured in the first update
+  c.num_mini_batches = 1  # parts of each split's prompts, each an update
+  c.num_micro_batches = 1  # parts of these, one after the other, for memory
   c.rollout = ml_collections.ConfigDict(dict(
       max_prompt_tokens=32, max_new_tokens=16, temperature=1.0,
       num_slots=0,  # prompts decoded side by side, more wait; 0 is all
@@ -71,11 +72,24 @@ def get_config() -> ml_collections.ConfigDict:
   c.verifier = ml_collections.ConfigDict(dict(
       cpu_seconds=1.0, wall_seconds=10.0,
   ))
-  c.advantage = ml_collections.ConfigDict(dict(scale='std'))
+  # Rewards less a mean, of the 'group', of its other completions
+  # ('leave_one_out'), or over the 'task' or the 'batch'; in standard deviations
+  # of the group ('std'), the 'task' or the 'batch', or as they are ('none').
+  # Those of task and batch are of each split. See docs/losses.md.
+  c.advantage = ml_collections.ConfigDict(dict(baseline='group', scale='std'))
   c.loss = ml_collections.ConfigDict(dict(
       aggregate='sequence_mean',  # or 'token_mean', 'fixed_length'
       normalize='batch',  # or 'task'
+      surrogate='clip',  # or 'gspo', 'gspo_token', 'cispo'
       clip_low=0.2, clip_high=0.2,
+      dual_clip=0.0,  # the largest ratio of a bad completion; 0 is without
+      # Times the divergence from the policy that the run starts with; 0 is
+      # without, and keeps none. By 'k1', 'k2' or 'k3', times the ratio to the
+      # policy that sampled if `kl_weighted`.
+      kl_coef=0.0, kl_estimator='k3', kl_weighted=False,
+      entropy_coef=0.0,  # of a bonus
+      importance_cap=0.0,  # largest weight trainer / sampler; 0 is without
+      mask_truncated=False,  # leave out completions that had no room to end
   ))
   c.correction = ml_collections.ConfigDict(dict(
       name='total',

@@ -4,6 +4,7 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 from transformers import ByT5Tokenizer
 
@@ -19,7 +20,8 @@ from gradlens import (
     train_step,
 )
 from gradlens.experience import Collect
-from gradlens.optimizer import Optimizer, choose
+from gradlens.objective import Objective
+from gradlens.optimizer import Optimizer
 from gradlens.values import about, check_values
 
 
@@ -34,6 +36,7 @@ class Setup(NamedTuple):
     encode_prompt: a record's prompt to tokens.
     tasks: in the order of every array's task axis.
     mesh: of the devices; None is the first one.
+    reference: as in `TrainState`, of the first parameters.
   """
 
   model: models.Model
@@ -43,6 +46,13 @@ class Setup(NamedTuple):
   encode_prompt: text.Encode
   tasks: list[tasks.Task]
   mesh: Mesh | None
+  reference: Any
+
+  @property
+  def stop_tokens(self) -> tuple[int, ...]:
+    """Any of which ends a completion."""
+    ends = {self.tokenizer.eos_token_id, *self.model.config.eos_token_id}
+    return tuple(sorted(ends))
 
   @property
   def names(self) -> list[str]:
@@ -135,6 +145,18 @@ def _first_model(
   return model, init(key), tokenizer
 
 
+def reference(config: Any, model: models.Model, params: Any) -> Any:
+  """What a KL term keeps of the first parameters.
+
+  Nothing where there is no such term, or where adapters are trained, since the
+  policy without them is there already.
+  """
+  if not config.loss.kl_coef or config.lora.rank:
+    return {}
+  # A step is given its state to write on: nothing in it may be there twice.
+  return jax.tree.map(jnp.copy, model.compute.cast(params))
+
+
 def setup(config: Any) -> Setup:
   """Loads model and tasks, and checks that they fit each other.
 
@@ -170,15 +192,9 @@ def setup(config: Any) -> Setup:
         encode_prompt, tokenizer, task.name, task.train + task.heldout,
         max_prompt_tokens=r.max_prompt_tokens, max_new_tokens=r.max_new_tokens,
     )
-  kind = config.correction.kind
-  if kind != 'naive' and config.loss.aggregate == 'token_mean':
-    raise ValueError(
-        f'correction.kind={kind!r} needs splits that are independent, but'
-        " loss.aggregate='token_mean' divides all by the tokens of the batch;"
-        " use another aggregate, or kind='naive'."
-    )
   return Setup(
-      model, params, frozen, tokenizer, encode_prompt, all_tasks, mesh
+      model, params, frozen, tokenizer, encode_prompt, all_tasks, mesh,
+      reference(config, model, params),
   )
 
 
@@ -202,7 +218,6 @@ def sampler(
   if make_sampler is None:
     mesh = meshes.sampling_mesh(config, run.mesh, run.model.config)
     make_sampler = functools.partial(rollout.make_sampler, mesh=mesh)
-  ends = {run.tokenizer.eos_token_id, *run.model.config.eos_token_id}
   r = config.rollout
   if temperature is None:
     temperature = r.temperature
@@ -210,7 +225,7 @@ def sampler(
   return make_sampler(
       run.model, max_new_tokens=r.max_new_tokens,
       temperature=1.0 if greedy else temperature, top_k=1 if greedy else None,
-      stop_tokens=tuple(sorted(ends)), num_slots=r.num_slots or None,
+      stop_tokens=run.stop_tokens, num_slots=r.num_slots or None,
   )
 
 
@@ -250,32 +265,18 @@ def collector(
   )
 
 
-def objective(config: Any) -> train_step.Objective:
-  """What the config maximizes.
-
-  Raises:
-    ValueError: an unknown name.
-  """
-  makers = dict(
-      grpo=lambda: train_step.grpo(
-          advantage_scale=config.advantage.scale,
-          clip_low=config.loss.clip_low, clip_high=config.loss.clip_high,
-      ),
-      supervised=train_step.supervised,
-  )
-  return choose('objective', config.objective, makers)()
-
-
 def steps(
     config: Any, model: models.Model, optimizer: Optimizer,
-    goal: train_step.Objective, mesh: Mesh | None,
+    goal: Objective, mesh: Mesh | None,
 ) -> dict[bool, Any]:
   """The compiled step, with and without the decomposition."""
   make = functools.partial(
       train_step.make_train_step, model, optimizer, goal,
       num_splits=config.num_splits, temperature=config.rollout.temperature,
       aggregate=config.loss.aggregate, normalize=config.loss.normalize,
-      num_micro_batches=config.num_micro_batches, mesh=mesh,
+      num_micro_batches=config.num_micro_batches,
+      num_mini_batches=config.num_mini_batches,
+      inner_epochs=config.inner_epochs, mesh=mesh,
   )
   return {
       instrument: jax.jit(make(instrument=instrument), donate_argnums=0)

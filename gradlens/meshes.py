@@ -51,7 +51,9 @@ def check_mesh(
   """
   if mesh is None:
     return
-  parts = config.num_splits * config.num_micro_batches
+  parts = (
+      config.num_splits * config.num_mini_batches * config.num_micro_batches
+  )
   with about('config.mesh'):
     models.check_mesh(mesh, of_model, config.prompts_per_task // parts)
 

@@ -1,6 +1,6 @@
 """Metrics: what a step measured, as named scalars, and the run's history."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import contextlib
 import json
 from typing import Any
@@ -166,6 +166,17 @@ def _shares(
   return scalars
 
 
+def _of_terms(
+    measured: Measured, rows: Callable[[Any], np.ndarray],
+    names: Sequence[str],
+) -> Scalars:
+  """What the terms of the loss say: 'clip_fraction' and 'kl', if it is on."""
+  scalars = {}
+  for tag, values_R in measured.terms_R.items():
+    scalars |= _per_task(tag, rows(values_R).mean(1), names)
+  return scalars
+
+
 def step_scalars(
     measured: Measured, num_splits: int, names: Sequence[str]
 ) -> Scalars:
@@ -180,6 +191,7 @@ def step_scalars(
       **_per_task('loss', rows(measured.loss_R).sum(1), names),
       **_per_task('entropy', rows(measured.entropy_R).mean(1), names),
       **_per_task('sampler_gap', rows(measured.sampler_gap_R).mean(1), names),
+      **_of_terms(measured, rows, names),
       **_per_task('abs_advantage', abs_advantages_K, names),
       **gradient_scalars(measured, num_splits, names),
       'update_norm': float(measured.update_norm),

@@ -24,6 +24,7 @@ from gradlens import (
     build,
     checkpoint,
     evaluation,
+    goal,
     hosts,
     metrics,
     models,
@@ -174,7 +175,9 @@ def first_state(
     everywhere = models.shardings(run.mesh, PartitionSpec())
     data = np.asarray(jax.random.key_data(key))
     key = jax.random.wrap_key_data(hosts.spread(data, everywhere))
-  return TrainState(run.params, init(run.params), key, run.frozen)
+  return TrainState(
+      run.params, init(run.params), key, run.frozen, run.reference
+  )
 
 
 def train(
@@ -211,7 +214,7 @@ def train(
   hosts.check_same({'--workdir': str(workdir)})
   run = build.setup(config)
   optimizer = make_optimizer(config, len(run.tasks), weighting)
-  objective = build.objective(config)
+  objective = goal.make_objective(config, run.stop_tokens)
   sample = build.sampler(config, run, make_sampler)
   rewards = jnp.zeros((len(run.tasks), 1, 1))
   gl.check(
@@ -301,8 +304,6 @@ def train(
           state.policy, mixture.batch(step), jax.random.fold_in(state.key, step)
       )
       state, measured = train_step(state, sampled.batch)
-      for _ in range(config.inner_epochs - 1):
-        state, _ = train_step(state, sampled.batch)
       if hosts.first():
         recorder.push(step + 1, sampled, measured, start)
 

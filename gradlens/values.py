@@ -5,13 +5,15 @@ import contextlib
 import functools
 from typing import Any
 
-from gradlens import models
+from gradlens import advantages, losses, models
 from gradlens.optimizer import choose
 
 # The smallest values that mean anything, and the names there are.
 _AT_LEAST = {
     'num_steps': 1, 'prompts_per_task': 1, 'num_splits': 1, 'inner_epochs': 1,
-    'num_completions': 1, 'num_micro_batches': 1, 'instrument_every': 0,
+    'num_completions': 1, 'num_micro_batches': 1, 'num_mini_batches': 1,
+    'instrument_every': 0, 'loss.clip_low': 0, 'loss.clip_high': 0,
+    'loss.kl_coef': 0, 'loss.entropy_coef': 0,
     'rollout.max_prompt_tokens': 1, 'rollout.max_new_tokens': 1,
     'rollout.num_slots': 0, 'rollout.tensor': 0, 'evaluate.every': 1,
     'evaluate.batch_size': 1, 'evaluate.num_completions': 1,
@@ -20,9 +22,12 @@ _AT_LEAST = {
     'profile.start': 0, 'profile.steps': 0,
 }
 _CHOICES = {
-    'loss.aggregate': ('token_mean', 'sequence_mean', 'fixed_length'),
-    'loss.normalize': ('batch', 'task'),
-    'advantage.scale': ('std', 'none'),
+    'loss.aggregate': losses.AGGREGATES,
+    'loss.normalize': losses.NORMALIZES,
+    'loss.surrogate': tuple(losses.SURROGATES),
+    'loss.kl_estimator': tuple(losses.ESTIMATORS),
+    'advantage.baseline': advantages.BASELINES,
+    'advantage.scale': advantages.SCALES,
     'compute.dtype': ('float32', 'bfloat16'),
     'compute.attention': ('auto', *models.KERNELS),
     'compute.remat': tuple(models.REMAT),
@@ -50,12 +55,91 @@ def check_values(config: Any) -> None:
         ' 0: the policy that is trained is the one that is sampled.'
     )
   _check_evaluation(config)
-  parts = config.num_splits * config.num_micro_batches
+  parts = (
+      config.num_splits * config.num_mini_batches * config.num_micro_batches
+  )
   if config.prompts_per_task % parts:
     raise ValueError(
         f'prompts_per_task={config.prompts_per_task} is not a multiple of'
-        f' num_splits={config.num_splits} x num_micro_batches='
+        f' num_splits={config.num_splits} x num_mini_batches='
+        f'{config.num_mini_batches} x num_micro_batches='
         f'{config.num_micro_batches}.'
+    )
+  _check_advantages(config)
+  _check_loss(config)
+  _check_splits(config)
+
+
+def _check_advantages(config: Any) -> None:
+  """Refuses baselines and scales that do not go together."""
+  baseline, scale = config.advantage.baseline, config.advantage.scale
+  if baseline in ('task', 'batch') and scale == 'std':
+    raise ValueError(
+        "config.advantage.scale='std' is the deviation of a group, and"
+        f" advantage.baseline={baseline!r} is not of a group; use scale='task',"
+        " 'batch' or 'none'."
+    )
+  if baseline == 'leave_one_out' and config.num_completions < 2:
+    raise ValueError(
+        f"config.advantage.baseline='leave_one_out' needs other completions,"
+        f' and num_completions={config.num_completions}; raise it to 2 or more.'
+    )
+
+
+def _check_loss(config: Any) -> None:
+  """Refuses terms of the loss that do not go together."""
+  loss = config.loss
+  for key in ('dual_clip', 'importance_cap'):
+    if loss[key] and loss[key] <= 1:
+      raise ValueError(
+          f'config.loss.{key}={loss[key]} must be above 1, the ratio of a'
+          ' policy to itself, or 0, which is without.'
+      )
+  if loss.dual_clip and loss.surrogate != 'clip':
+    raise ValueError(
+        f'config.loss.dual_clip={loss.dual_clip} belongs to surrogate=\'clip\','
+        f' and loss.surrogate={loss.surrogate!r}; set dual_clip=0.'
+    )
+  if loss.surrogate == 'gspo' and loss.aggregate != 'sequence_mean':
+    raise ValueError(
+        "config.loss.surrogate='gspo' is a loss of whole completions, and"
+        f" loss.aggregate={loss.aggregate!r} would weigh them by their lengths;"
+        " use aggregate='sequence_mean', or surrogate='gspo_token'."
+    )
+  if loss.kl_coef and loss.kl_estimator == 'k1' and not loss.kl_weighted:
+    raise ValueError(
+        "config.loss.kl_estimator='k1' has a gradient of mean 0, which pulls"
+        " nowhere; set loss.kl_weighted=True, or use 'k2' or 'k3'."
+    )
+  wanted = [
+      key for key in (
+          'kl_coef', 'entropy_coef', 'importance_cap', 'mask_truncated'
+      ) if loss[key]
+  ]
+  if config.objective == 'supervised' and wanted:
+    raise ValueError(
+        f'config.loss.{wanted[0]}={loss[wanted[0]]} is about sampled'
+        " completions, and objective='supervised' has none; leave it at its"
+        ' default.'
+    )
+
+
+def _check_splits(config: Any) -> None:
+  """Refuses estimates from splits that depend on each other."""
+  kind = config.correction.kind
+  if kind == 'naive':
+    return
+  if config.loss.aggregate == 'token_mean':
+    raise ValueError(
+        f'correction.kind={kind!r} needs splits that are independent, but'
+        " loss.aggregate='token_mean' divides all by the tokens of the batch;"
+        " use another aggregate, or kind='naive'."
+    )
+  if config.loss.mask_truncated:
+    raise ValueError(
+        f'correction.kind={kind!r} needs splits that are independent, but'
+        ' loss.mask_truncated=True divides all by the completions that are left'
+        " in the batch; set it to False, or use kind='naive'."
     )
 
 

@@ -21,12 +21,12 @@ LIBRARY = (
 )
 RL = (
     'masked', 'hosts', 'text', 'models', 'tasks', 'rollout', 'advantages',
-    'losses', 'mixture', 'experience', 'rows',
+    'losses', 'mixture', 'experience', 'rows', 'objective',
 )
 PROGRAM = (
-    'command', 'optimizer', 'placement', 'train_step', 'metrics', 'checkpoint',
-    'passing', 'evaluation', 'report', 'values', 'meshes', 'build', 'profile',
-    'train',
+    'command', 'optimizer', 'placement', 'policies', 'task_gradients',
+    'train_step', 'metrics', 'checkpoint', 'passing', 'evaluation', 'report',
+    'values', 'meshes', 'goal', 'build', 'profile', 'train',
 )
 COMMANDS = ('main', 'measure', 'evaluate', 'export', 'aot')
 

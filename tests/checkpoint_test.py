@@ -39,7 +39,7 @@ def make_state(seed=0):
       params,
   )
   _, opt_state = tx.update(grads_RxP, tx.init(params), params)
-  return model, TrainState(params, opt_state, jax.random.key(seed + 2), {})
+  return model, TrainState(params, opt_state, jax.random.key(seed + 2), {}, {})
 
 
 def numbers(tree):

@@ -38,6 +38,7 @@ def _measured(rows, **changes):
   values = dict(
       loss_R=np.arange(6.0), entropy_R=np.arange(6.0) ** 2,
       sampler_gap_R=np.arange(6.0) / 10,
+      terms_R=dict(kl=np.arange(6.0) / 4),
       shares_K=np.array([0.5, 0.25, 0.25]),
       advantages_KxBxG=np.array(
           [[[1.0, -1.0]] * S, [[3.0, -1.0]] * S, [[0.0, 0.0]] * S]
@@ -251,7 +252,8 @@ class StepScalarsTest(MetricsTestCase):
     self.assertEqual(metrics.gradient_scalars(plain, S, _NAMES), {})
     tags = {tag.split('/')[0] for tag in metrics.step_scalars(plain, S, _NAMES)}
     self.assertEqual(
-        tags, {'loss', 'entropy', 'sampler_gap', 'abs_advantage', 'update_norm'}
+        tags, {'loss', 'entropy', 'sampler_gap', 'abs_advantage', 'update_norm',
+               'kl'}
     )
 
 

@@ -9,12 +9,19 @@ import joint_loss
 import numpy as np
 import pytest
 
-from gradlens import models, placement, rows, train_step
+from gradlens import (
+    models,
+    objective,
+    placement,
+    rows,
+    task_gradients,
+    train_step,
+)
 from gradlens.configs import default
 from gradlens.experience import Batch
 from gradlens.optimizer import make_optimizer
 
-GRPO = train_step.grpo(advantage_scale='std', clip_low=0.2, clip_high=0.2)
+GRPO = objective.grpo(advantage_scale='std', clip_low=0.2, clip_high=0.2)
 PROMPTS, G, T, C, V = 8, 2, 4, 4, 32  # prompts of a row
 PLAIN = models.Compute()
 MESHES = ((1, 8, 1), (2, 4, 1), (4, 2, 1), (2, 2, 2), (8, 1, 1))
@@ -68,7 +75,8 @@ def step(sizes, num_tasks, num_splits, apply, *, blocks='global', micro=1,
   config.correction.update(dict(name='pcgrad', apply=apply, blocks=blocks))
   optimizer = make_optimizer(config, num_tasks, None)
   state = train_step.TrainState(
-      params, optimizer.corrected.init(params), jax.random.key(0), frozen
+      params, optimizer.corrected.init(params), jax.random.key(0), frozen,
+      {},
   )
   mesh = None
   if sizes is not None:
@@ -153,12 +161,12 @@ class MeshTest(parameterized.TestCase):
     def temporary(sizes):
       model, params, _ = model_and_params(False)
       mesh = models.make_mesh(*sizes, num_rows=8)
-      losses_fn = train_step.make_losses(
+      losses_fn = task_gradients.make_losses(
           model, GRPO, temperature=1.0, aggregate='token_mean', mesh=mesh
       )
-      gradients = train_step.row_gradients(losses_fn, 8, mesh)
+      gradients = task_gradients.row_gradients(losses_fn, 8, mesh)
       own, denominator = batch(8, 1), jnp.ones(8)
-      row = rows.Row(own, own.rewards_KxBxG, denominator)
+      row = rows.Row(own, own.rewards_KxBxG, {}, denominator)
       row = jax.device_put(
           row, models.shardings(mesh, placement.row_specs(row, None))
       )

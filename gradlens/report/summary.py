@@ -102,7 +102,10 @@ def summarize(run: history.Run) -> list[Row]:
 
 def estimator(run: history.Run) -> str:
   """'unbiased' if a task's splits are independent, else 'cross-split'."""
-  independent = run.setting('loss.aggregate') in _EXACT
+  independent = (
+      run.setting('loss.aggregate') in _EXACT
+      and not run.setting('loss.mask_truncated')
+  )
   enough = run.setting('num_splits') >= 2
   return 'unbiased' if independent and enough else 'cross-split'
 
