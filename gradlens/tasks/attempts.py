@@ -1,16 +1,19 @@
 """What the sandbox must withstand before anything runs in it."""
 
+from collections.abc import Sequence
 import dataclasses
 import json
+import logging
 import socket
 import sys
 import tempfile
 
-from gradlens.tasks import sandbox
+from gradlens.tasks import sandbox, verifiers
+from gradlens.tasks.types import Task
 
 # Each attempt that succeeds is named on standard output.
 _PROGRAM = """
-import json, os, signal, socket, time
+import ctypes, json, os, signal, socket, time
 
 asked = json.loads(input())
 done = []
@@ -28,6 +31,12 @@ def attempt(name):
 def _():
   bytearray(asked['memory_bytes'])
 
+@attempt('sharing memory, which is in no limit')
+def _():
+  libc = ctypes.CDLL(None)
+  if libc.shmget(0, ctypes.c_size_t(1 << 20), 0o1600) < 0:
+    raise OSError
+
 @attempt('reading a file of the runner')
 def _():
   open(asked['secret']).read()
@@ -39,7 +48,9 @@ def _():
 for folder in asked['folders']:
   @attempt(f'writing into {folder}')
   def _():
-    open(os.path.join(folder, 'gradlens-attempt'), 'w')
+    path = os.path.join(folder, 'gradlens-attempt')
+    open(path, 'w')
+    os.unlink(path)
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
@@ -69,6 +80,39 @@ def _():
 
 print(json.dumps(done))
 """
+
+
+def confine(tasks: Sequence[Task], limits: sandbox.Limits) -> list[Task]:
+  """Tasks whose programs run within limits, in a sandbox that was seen to hold.
+
+  Args:
+    tasks: any; those that run no programs are returned as they are.
+    limits: on a program that the model wrote.
+
+  Raises:
+    ValueError: a task runs such programs, and there is no sandbox that holds,
+      unless `limits.sandbox` is False.
+  """
+  names = [task.name for task in tasks if verifiers.runs_code(task.verify)]
+  if names and limits.sandbox:
+    try:
+      check(limits)
+    except ValueError as error:
+      raise ValueError(
+          f'task {names[0]!r} runs programs that the model writes, but {error};'
+          ' install bubblewrap (on Debian: apt-get install bubblewrap), or set'
+          ' config.verifier.execute_code_without_a_sandbox=True on a machine'
+          ' that holds nothing of value.'
+      ) from error
+  elif names:
+    logging.warning(
+        'Programs that the model writes run WITHOUT A SANDBOX, as this user:'
+        ' tasks %s.', ', '.join(names)
+    )
+  return [
+      task._replace(verify=verifiers.confined(task.verify, limits))
+      for task in tasks
+  ]
 
 
 def check(limits: sandbox.Limits) -> None:

@@ -17,6 +17,7 @@ import resource
 import select
 import signal
 import sys
+import tempfile
 import types
 from typing import Any
 
@@ -105,11 +106,12 @@ def become(test: Test, output: int, seconds: float) -> None:
   os.setsid()
   whole = math.ceil(seconds)
   resource.setrlimit(resource.RLIMIT_CPU, (whole, whole + 1))
-  given = os.memfd_create('stdin')
-  os.write(given, test['stdin'].encode('utf-8', 'surrogatepass'))
-  os.lseek(given, 0, os.SEEK_SET)
+  # Memory files are not to be had here.
+  with tempfile.TemporaryFile(dir='.') as given:
+    given.write(test['stdin'].encode('utf-8', 'surrogatepass'))
+    given.seek(0)
+    os.dup2(given.fileno(), 0)
   silent = os.open(os.devnull, os.O_WRONLY)
-  os.dup2(given, 0)
   os.dup2(silent if 'expression' in test else output, 1)
   os.dup2(silent, 2)
   sys.stdin = open(0, encoding='utf-8', closefd=False)

@@ -20,6 +20,8 @@ import tempfile
 import time
 from typing import Any, NamedTuple
 
+from gradlens.tasks import seccomp
+
 _SCRIPT = pathlib.Path(__file__).with_name('confined.py')
 _LIBRARIES = ('/lib', '/lib64', '/lib32', '/usr/lib', '/usr/lib64')
 _FILES = ('/etc/ld.so.cache', '/etc/localtime')
@@ -90,19 +92,28 @@ def run(
       output_bytes=output_bytes,
   ))
   most = 1000 + len(tests) * (6 * output_bytes + 100)
-  with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stderr:
-    stdin.write(request.encode())
-    stdin.seek(0)
-    with tempfile.TemporaryDirectory() as folder:
-      data = _communicate(
-          _command(limits), stdin, stderr, folder, limits.wall_seconds, most
-      )
+  with (
+      _file(request.encode()) as stdin, _file(b'') as stderr,
+      _file(seccomp.denied() if limits.sandbox else b'') as calls,
+      tempfile.TemporaryDirectory() as folder,
+  ):
+    data = _communicate(
+        _command(limits, calls.fileno()), limits.wall_seconds, most,
+        stdin=stdin, stderr=stderr, cwd=folder, pass_fds=[calls.fileno()],
+    )
     stderr.seek(0)
     said = stderr.read(1000).decode('utf-8', 'replace').strip()
   ready, *lines = data.decode('ascii', 'replace').split('\n')
   if ready != 'ready':
     raise RuntimeError(f'the sandbox did not start: {said}')
   return _outputs(lines[:len(tests)])
+
+
+def _file(data: bytes) -> Any:
+  file = tempfile.TemporaryFile()
+  file.write(data)
+  file.seek(0)
+  return file
 
 
 def _outputs(lines: list[str]) -> list[Output]:
@@ -125,13 +136,12 @@ def _json(line: str) -> Any:
 
 
 def _communicate(
-    command: list[str], stdin: Any, stderr: Any, folder: str,
-    seconds: float, most: int,
+    command: list[str], seconds: float, most: int, **surroundings: Any
 ) -> bytes:
   """What a command prints, up to `most` bytes; nothing of it is left alive."""
   process = subprocess.Popen(
-      command, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, cwd=folder,
-      env=_ENVIRON, start_new_session=True,
+      command, stdout=subprocess.PIPE, env=_ENVIRON, start_new_session=True,
+      **surroundings,
   )
   deadline = time.monotonic() + seconds
   data = bytearray()
@@ -152,7 +162,7 @@ def _communicate(
   return bytes(data)
 
 
-def _command(limits: Limits) -> list[str]:
+def _command(limits: Limits, calls: int) -> list[str]:
   python = os.path.realpath(sys.executable)
   script = [python, '-s', '-P', '-c', _SCRIPT.read_text(encoding='utf-8')]
   if not limits.sandbox:
@@ -160,6 +170,7 @@ def _command(limits: Limits) -> list[str]:
   inner = [
       _bwrap(), '--unshare-all', '--unshare-user', '--disable-userns',
       '--die-with-parent', '--new-session', '--cap-drop', 'ALL',
+      '--seccomp', str(calls),
       *_mounts(), '--proc', '/proc', '--dev', '/dev', '--remount-ro', '/dev',
       '--size', str(limits.tmp_bytes), '--tmpfs', '/tmp', '--chdir', '/tmp',
       '--remount-ro', '/', *script,
