@@ -18,8 +18,8 @@ import traceback
 from typing import Any
 
 _MAX_REASON = 500
-# Of this process. To ask for more fails one verification, and not what else runs
-# on the machine.
+# Of this process. To ask for more fails one verification, and not what else
+# runs on the machine.
 _MAX_MEMORY = 8 << 30
 
 

@@ -30,7 +30,7 @@ _BINDS_FIRST = re.compile(r'\s*(?:\^|\*\*|!)?')
 _NUMBER = re.compile(r'(\d+)(?:\.(\d+))?')
 _DIGITS = re.compile(r'\d[\d,._ ]*')
 _TWICE = re.compile(r'![^()\[\]{}]*[)\]}]\s*!|!\s*!')
-_LARGE = re.compile(r'\\(?:d?binom|sum|prod|lim|int|def|newcommand|input)\b')
+_LARGE = re.compile(r'\\(?:d?binom|sum|prod|lim|int|def)(?![a-zA-Z])')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,15 +55,10 @@ class Math:
     too_large = excess(answer)
     if too_large:
       return wrong(answer, f'{too_large} is not compared')
-    library = _library()
-    gold, target = (
-        library.parse(f'\\boxed{{{text.strip("$ ")}}}', parsing_timeout=None)
-        for text in (record.answer, answer)
-    )
-    # Its own time-outs use the alarm that ends a forgotten worker.
-    if library.verify(gold, target, timeout_seconds=None):
-      return RIGHT
-    return wrong(answer)
+    gold, target = _read(record.answer), _read(answer)
+    if any(_is_false(part) for part in target):
+      return wrong(answer, 'an equation that does not hold')
+    return RIGHT if _equal(gold, target) else wrong(answer)
 
 
 def excess(answer: str) -> str:
@@ -84,6 +79,8 @@ def excess(answer: str) -> str:
       'a text so long': len(answer) > _MAX_LENGTH,
       'nesting so deep': most > _MAX_DEPTH,
       'a character that is no text': not answer.isprintable(),
+      # The library adds them, as it does 3 and 1/2 in a mixed number.
+      'two numbers side by side': re.search(r'\d\s+\d', answer) is not None,
       'a power of a power': any(re.search(r'\^|\*\*|!', e) for e in exponents),
       'a power so high': math.prod(map(_size, exponents)) > _MAX_POWER,
       'a number so long': max(numbers, default=0) > _MAX_DIGITS,
@@ -114,6 +111,35 @@ def _size(exponent: str) -> int:
   return math.prod(
       max(int(whole[:9]), 1) * 10 ** (len(part) + len(whole[9:]))
       for whole, part in _NUMBER.findall(exponent)
+  )
+
+
+def _read(text: str) -> list[Any]:
+  """What math-verify reads in an answer: in sympy's terms, and as text."""
+  library = _library()
+  # Only all of it: the last number of a text that it cannot read is no answer.
+  whole = library.LatexExtractionConfig(
+      boxed_match_priority=0, try_extract_without_anchor=False
+  )
+  text = text.strip('$ ')
+  return library.parse(f'\\boxed{{{text}}}', [whole], parsing_timeout=None)
+
+
+def _equal(gold: list[Any], target: list[Any]) -> bool:
+  # Its own time-out would use the alarm that ends a forgotten worker.
+  return _library().verify(gold, target, timeout_seconds=None)
+
+
+def _is_false(part: Any) -> bool:
+  """Whether it holds an equation of unequal numbers.
+
+  The library compares the right-hand side only.
+  """
+  import sympy  # Late, since few runs have use for it.
+
+  return isinstance(part, sympy.Basic) and any(
+      not equation.free_symbols and not _equal([equation.lhs], [equation.rhs])
+      for equation in part.atoms(sympy.Equality)
   )
 
 
