@@ -1,7 +1,6 @@
 """No verifier rewards, or is harmed by, what a model might try on it."""
 
 import pathlib
-import time
 
 from absl.testing import absltest, parameterized
 import hostile
@@ -64,17 +63,6 @@ class HostileTest(parameterized.TestCase):
         for name, result in zip(completions, results, strict=True):
           expected = as_stated.get((spec, name), (0.0, 'ok'))
           self.assertEqual(result[:2], expected, (spec, name, result.reason))
-
-  def test_long_completions_take_linear_time(self):
-    # A quadratic search for marks would take hours for these.
-    texts = [mark * 300_000 for mark in (
-        r'\boxed{', '<answer>', '#### ', 'answer: ', '{', '`', '```\n', '24 ')]
-    start = time.process_time()
-    for spec, (record, _) in RECORDS.items():
-      for text in texts:
-        score = verifiers.parse(spec)(text, record).score
-        self.assertEqual(score, 0.0)
-    self.assertLess(time.process_time() - start, 100)
 
 
 if __name__ == '__main__':
