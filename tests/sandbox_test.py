@@ -175,9 +175,9 @@ class EscapeTest(SandboxTestCase):
           while True:
             kept.append(bytearray(1 << 20))
         print(json.dumps([
-            tried(lambda: len(bytearray(50 << 20))), tried(bytearray, 300 << 20),
-            tried(mmap.mmap, -1, 300 << 20), tried(os.memfd_create, 'x'),
-            tried(many), thread()]))
+            tried(lambda: len(bytearray(50 << 20))),
+            tried(bytearray, 300 << 20), tried(mmap.mmap, -1, 300 << 20),
+            tried(os.memfd_create, 'x'), tried(many), thread()]))
     """, memory_bytes=256 << 20)
     self.assertEqual(said, ['done: 52428800', 'MemoryError', 'OSError',
                             'PermissionError', 'MemoryError', 'MemoryError'])
