@@ -9,13 +9,15 @@ import sys
 import tempfile
 import textwrap
 import time
+import types
 from unittest import mock
 
 from absl.testing import absltest, parameterized
 import pytest
 from sandboxed import LIMITS, SandboxTestCase, descendants, inhabitants
 
-from gradlens import tasks
+from gradlens import build, tasks, values
+from gradlens.configs import default
 from gradlens.tasks import attempts, sandbox, seccomp, verifiers
 
 # Calls `tried`, and says what came of it.
@@ -407,7 +409,7 @@ class CheckTest(SandboxTestCase):
         attempts.check(LIMITS)
 
 
-class ConfineTest(absltest.TestCase):
+class ConfineTest(parameterized.TestCase):
 
   def setUp(self):
     super().setUp()
@@ -430,6 +432,30 @@ class ConfineTest(absltest.TestCase):
     self.assertEqual(code.verify.limits, limits)
     self.assertIn('WITHOUT A SANDBOX', logs.output[0])
     self.assertIn('code', logs.output[0])
+
+  def test_of_a_config(self):
+    config = default.get_config()
+    config.verifier.update(cpu_seconds=3.0, wall_seconds=10.0, memory_mb=100)
+    run = types.SimpleNamespace(tasks=[self._code])
+    with mock.patch.dict(os.environ, PATH=''):
+      with self.assertRaisesRegex(ValueError, 'there is no bwrap'):
+        build.verifier(config, run)
+    with mock.patch.object(attempts, 'check') as check:
+      build.verifier(config, run)
+    check.assert_called_once_with(tasks.Limits(
+        cpu_seconds=3.0, wall_seconds=8.0, memory_bytes=100 << 20))
+    config.verifier.execute_code_without_a_sandbox = True
+    with mock.patch.object(attempts, 'check') as check:
+      with self.assertLogs(level='WARNING'):
+        build.verifier(config, run)
+    check.assert_not_called()
+
+  @parameterized.parameters(('num_workers', -1), ('memory_mb', 63))
+  def test_values_of_a_config(self, key, value):
+    config = default.get_config()
+    config.verifier[key] = value
+    with self.assertRaisesRegex(ValueError, f'verifier.{key}={value} must be'):
+      values.check_values(config)
 
   def test_a_machine_whose_calls_are_unknown(self):
     with mock.patch('platform.machine', lambda: 'vax'):

@@ -123,10 +123,13 @@ class VerifierTest(parameterized.TestCase):
       with tempfile.TemporaryDirectory() as folder:
         pids = set()
         # A worker that is slow to start leaves its share to the other.
-        while len(pids) < 2:
+        for _ in range(10_000):
+          if len(pids) == 2:
+            break
           paths = [f'{folder}/{i}' for i in range(40)]
           verifier.score(items(*(f'pid:{path}' for path in paths)))
           pids = {pathlib.Path(path).read_text() for path in paths}
+    self.assertLen(pids, 2)
     for pid in pids:
       self.assertFalse(running(int(pid)))
 

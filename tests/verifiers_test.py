@@ -1,15 +1,19 @@
 """Verifiers: what they take for the answer, and what they find right."""
 
+import dataclasses
 import itertools
 import operator
 import pickle
 import re
 
 from absl.testing import absltest, parameterized
+import pages
 
 from gradlens import tasks
 from gradlens.tasks import verifiers
 from gradlens.tasks.verifiers import extract, mathematics
+
+PAGE = 'docs/verifiers.md'
 
 
 def record(answer='', **entry):
@@ -320,6 +324,22 @@ class SpecTest(parameterized.TestCase):
     verify = verifiers.confined(verifiers.parse('0.5*exact+0.5*code'), limits)
     self.assertEqual(verify.parts[1][1].limits, limits)
     self.assertEqual(verify.parts[0][1], verifiers.parse('exact'))
+
+
+class PageTest(absltest.TestCase):
+
+  def test_prints_what_the_page_says(self):
+    for source, output in pages.examples(PAGE):
+      self.assertEqual(pages.printed(source), output)
+
+  def test_names_every_verifier_and_option(self):
+    text = (pages.ROOT / PAGE).read_text()
+    for name, kind in verifiers.KINDS.items():
+      (row,) = re.findall(rf'^\| `{name}` .*$', text, re.MULTILINE)
+      for field in dataclasses.fields(kind):
+        # Of all alike, and not for configs.
+        if field.name not in ('last_line', 'limits'):
+          self.assertIn(f'`{field.name}', row)
 
 
 class ReasonTest(absltest.TestCase):
