@@ -1,7 +1,7 @@
 """Build: everything that a run needs, from its config, before any work."""
 
 import functools
-import os
+import multiprocessing
 from typing import Any, NamedTuple
 
 import jax
@@ -207,7 +207,7 @@ def verifier(config: Any, run: Setup) -> tasks.Verifier:
 
 def _workers() -> int:
   """Half of the cores; the others tokenize and compute."""
-  return min(max(len(os.sched_getaffinity(0)) // 2, 1), 8)
+  return min(max(multiprocessing.cpu_count() // 2, 1), 8)
 
 
 def sampler(
