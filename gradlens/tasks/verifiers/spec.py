@@ -13,15 +13,17 @@ from gradlens.tasks.verifiers.code import Code
 from gradlens.tasks.verifiers.countdown import Countdown
 from gradlens.tasks.verifiers.mathematics import Math
 from gradlens.tasks.verifiers.numeric import Numeric
+from gradlens.tasks.verifiers.reward_model import RewardModel
 from gradlens.tasks.verifiers.score import Score, Verify
 from gradlens.tasks.verifiers.text import Choice, Exact, Format
 
 KINDS = {
     'choice': Choice, 'code': Code, 'countdown': Countdown, 'exact': Exact,
     'format': Format, 'math': Math, 'numeric': Numeric,
+    'reward_model': RewardModel,
 }
 _BOOLS = {'true': True, 'false': False}
-_READ = {bool: lambda text: _BOOLS[text], float: float, str: str}
+_READ = {bool: lambda text: _BOOLS[text], float: float, int: int, str: str}
 # Before a weight, since a pattern may have a plus as well.
 _PLUS = re.compile(r'\+(?=[0-9.]+\*)')
 
@@ -117,7 +119,7 @@ def _single(spec: str) -> Verify:
       ) from error
   try:
     return kind(**options)
-  except (TypeError, ValueError) as error:
+  except (FileNotFoundError, TypeError, ValueError) as error:
     raise ValueError(f'verifier {spec!r}: {error}') from error
 
 
