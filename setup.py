@@ -29,6 +29,8 @@ TRAIN = [
     'huggingface-hub>=1.0',
     # What transformers renders chat templates with, and asks for.
     'jinja2>=3.1.6',
+    # Tells whether two answers in LaTeX are equal.
+    'math-verify>=0.9',
     'ml-collections>=1.0',
     'orbax-checkpoint>=0.11.24',
     'plotly>=6.0',

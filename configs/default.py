@@ -70,7 +70,11 @@ def get_config() -> ml_collections.ConfigDict:
       tensor=0,  # devices of a mesh that have a model together; 0: mesh.tensor
   ))
   c.verifier = ml_collections.ConfigDict(dict(
-      cpu_seconds=1.0, wall_seconds=10.0,
+      cpu_seconds=1.0, wall_seconds=10.0,  # for each completion
+      num_workers=0,  # processes; 0 is half of the cores, and 8 at most
+      memory_mb=512,  # of each process of a program that the model wrote
+      # Runs such programs as you, with your files and your network.
+      execute_code_without_a_sandbox=False,
   ))
   # Rewards less a mean, of the 'group', of its other completions
   # ('leave_one_out'), or over the 'task' or the 'batch'; in standard deviations

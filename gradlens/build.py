@@ -1,6 +1,7 @@
 """Build: everything that a run needs, from its config, before any work."""
 
 import functools
+import multiprocessing
 from typing import Any, NamedTuple
 
 import jax
@@ -199,11 +200,30 @@ def setup(config: Any) -> Setup:
 
 
 def verifier(config: Any, run: Setup) -> tasks.Verifier:
-  """The process that scores completions; a context manager."""
+  """The processes that score completions; a context manager.
+
+  Raises:
+    ValueError: a task runs programs that a model wrote, and there is no sandbox
+      that holds.
+  """
   v = config.verifier
-  return tasks.Verifier(
-      run.tasks, cpu_seconds=v.cpu_seconds, wall_seconds=v.wall_seconds
+  limits = tasks.Limits(
+      cpu_seconds=v.cpu_seconds,
+      # A program that waits is given up before the worker that waits for it.
+      wall_seconds=0.8 * v.wall_seconds,
+      memory_bytes=v.memory_mb << 20,
+      sandbox=not v.execute_code_without_a_sandbox,
   )
+  return tasks.Verifier(
+      hosts.agree(lambda: tasks.confine(run.tasks, limits)),
+      cpu_seconds=v.cpu_seconds, wall_seconds=v.wall_seconds,
+      num_workers=_workers() if v.num_workers == 0 else v.num_workers,
+  )
+
+
+def _workers() -> int:
+  """Half of the cores; the others tokenize and compute."""
+  return min(max(multiprocessing.cpu_count() // 2, 1), 8)
 
 
 def sampler(

@@ -19,6 +19,7 @@ _AT_LEAST = {
     'evaluate.batch_size': 1, 'evaluate.num_completions': 1,
     'checkpoint.every': 1, 'checkpoint.keep': 1, 'lora.rank': 0,
     'mesh.task': 1, 'mesh.fsdp': -1, 'mesh.tensor': 1,
+    'verifier.num_workers': 0, 'verifier.memory_mb': 64,
     'profile.start': 0, 'profile.steps': 0,
 }
 _CHOICES = {

@@ -55,6 +55,10 @@ def _raise():
   raise ValueError
 
 
+def _wait_in_vain():
+  raise TimeoutError('the other side took 3 s')
+
+
 MISBEHAVIOR = {
     'raise': _raise,
     'system_exit': lambda: exit(0),
@@ -74,6 +78,12 @@ MISBEHAVIOR = {
     'none': lambda: None,
     'text': lambda: '1.0',
     'complex': lambda: 1j,
+    'memory': lambda: len(bytearray(1 << 40)),
+    'wait_in_vain': _wait_in_vain,
+    'score': lambda: (0.5, 'half right'),
+    'score_nan': lambda: (float('nan'), 'no number'),
+    'score_of_three': lambda: (1.0, 'right', 'and more'),
+    'long_reason': lambda: (1.0, 'x' * 10**6),
 }
 
 

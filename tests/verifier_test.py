@@ -15,6 +15,7 @@ from unittest import mock
 from absl.testing import absltest, parameterized
 import bad_verifiers
 from program import running
+import pytest
 
 from gradlens import tasks
 
@@ -30,6 +31,9 @@ EASY = {
     'regex': TIMEOUT, '0.25': tasks.Result(0.25, 'ok'),
     # Clipped into [0, 1].
     '7': OK, '-7': tasks.Result(0.0, 'ok'),
+    'memory': ERROR, 'score': tasks.Result(0.5, 'ok', 'half right'),
+    'score_nan': ERROR, 'score_of_three': ERROR,
+    'long_reason': tasks.Result(1.0, 'ok', 'x' * 500),
 }
 DEADLY = {
     'exit': ERROR, 'segfault': ERROR, 'close_everything': ERROR,
@@ -94,6 +98,67 @@ class VerifierTest(parameterized.TestCase):
     self.assertEqual(results, [ERROR, ERROR, OK, ERROR])
     self.assertEqual(again, [OK])
     self.assertLen(logs.output, 3)
+
+  @pytest.mark.slow
+  @parameterized.parameters(2, 3)
+  def test_results_do_not_depend_on_the_number_of_workers(self, num_workers):
+    # Three shares and more, with deaths in all of them.
+    texts = [str(i % 7 / 7) for i in range(60)]
+    for place, text in ((3, 'exit'), (15, 'loop'), (16, 'segfault'),
+                        (17, 'raise'), (40, 'close_everything'), (59, 'exit')):
+      texts[place] = text
+    results = []
+    for number in (1, num_workers):
+      with guard(num_workers=number) as verifier:
+        with self.assertLogs(level='WARNING') as logs:
+          results.append(verifier.score(items(*texts)))
+        results.append(verifier.score(items(*texts[4:15] * 9)))
+      self.assertLen(logs.output, 4)
+    self.assertEqual(results[:2], results[2:])
+    self.assertEqual([r.score for r in results[0][4:15]],
+                     [i % 7 / 7 for i in range(4, 15)])
+
+  def test_workers_share_the_work(self):
+    with guard(num_workers=2) as verifier:
+      with tempfile.TemporaryDirectory() as folder:
+        pids = set()
+        # A worker that is slow to start leaves its share to the other.
+        for _ in range(600):
+          if len(pids) == 2:
+            break
+          time.sleep(0.1)
+          paths = [f'{folder}/{i}' for i in range(40)]
+          verifier.score(items(*(f'pid:{path}' for path in paths)))
+          pids = {pathlib.Path(path).read_text() for path in paths}
+    self.assertLen(pids, 2)
+    for pid in pids:
+      self.assertFalse(running(int(pid)))
+
+  def test_a_slow_item_keeps_nobody_waiting(self):
+    with tempfile.TemporaryDirectory() as folder, guard(
+        num_workers=2, wall_seconds=5.0) as verifier:
+      paths = [f'{folder}/{i}' for i in range(100)]
+      with self.assertLogs(level='WARNING') as logs:
+        results = verifier.score(
+            items('sleep', *(f'pid:{path}' for path in paths)))
+      pids = [pathlib.Path(path).read_text() for path in paths]
+    self.assertEqual(results, [TIMEOUT] + [OK] * 100)
+    self.assertLen(logs.output, 1)
+    # The other worker did all but the 15 that were given out with the slow one.
+    self.assertLen(set(pids[15:]), 1)
+
+  def test_time_out_that_a_verifier_reports_itself(self):
+    with guard() as verifier, self.assertLogs(level='WARNING') as logs:
+      results = verifier.score(items('1', 'wait_in_vain', '1'))
+    self.assertEqual([r.status for r in results], ['ok', 'timeout', 'ok'])
+    self.assertIn('the other side took 3 s', results[1].reason)
+    self.assertIn('the other side took 3 s', logs.output[0])
+
+  def test_worker_that_cannot_start(self):
+    with mock.patch.object(sys, 'executable', '/bin/false'):
+      with guard(num_workers=2) as verifier:
+        with self.assertRaisesRegex(RuntimeError, 'died at its start.*code 1'):
+          verifier.score(items('1'))
 
   def test_hang_in_c_needs_no_wall_clock(self):
     # CPU time is the limit that strikes alike in every run.

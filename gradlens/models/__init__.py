@@ -7,6 +7,7 @@
 
 from gradlens.models.adapters import adapt, join, merge, split
 from gradlens.models.attention import KERNELS, fastest_attention
+from gradlens.models.classifier import load_classifier
 from gradlens.models.config import LINEAR, Compute, DecoderConfig, Lora
 from gradlens.models.forward import (
     Cache,
@@ -47,7 +48,7 @@ __all__ = [
     'KERNELS', 'LINEAR', 'Lora', 'Model', 'REMAT', 'Scores', 'Sequences',
     'TENSOR', 'WARM', 'adapt', 'blocks', 'build', 'check_mesh', 'decode',
     'fastest_attention', 'from_huggingface', 'init', 'join', 'load',
-    'load_model', 'load_tokenizer', 'logits', 'make_cache',
+    'load_classifier', 'load_model', 'load_tokenizer', 'logits', 'make_cache',
     'make_mesh', 'merge', 'policy_logprobs', 'prefill', 'sampling_mesh',
     'save', 'save_model', 'scores', 'shardings', 'shards', 'specs',
     'specs_like', 'split', 'tapped', 'to_huggingface',

@@ -30,7 +30,7 @@ _INDEX = 'model.safetensors.index.json'
 _DTYPES = ('F32', 'BF16', 'F16')
 
 
-class _Stored(NamedTuple):
+class Stored(NamedTuple):
   """Where a tensor lies."""
 
   file: pathlib.Path
@@ -72,11 +72,11 @@ def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     return {name: folder / _WEIGHTS for name in tensors.keys()}
 
 
-def _tensors(folder: pathlib.Path) -> dict[str, _Stored]:
+def stored_tensors(folder: pathlib.Path) -> dict[str, Stored]:
   """Where the tensors of the language model lie, by their usual names."""
   files = _files(folder)
   if not any(name.startswith(tuple(RENAMED)) for name in files):
-    return {name: _Stored(file, name) for name, file in files.items()}
+    return {name: Stored(file, name) for name, file in files.items()}
   found = {}
   for name, file in files.items():
     usual = name
@@ -84,7 +84,7 @@ def _tensors(folder: pathlib.Path) -> dict[str, _Stored]:
       if name.startswith(prefix):
         usual = own + name.removeprefix(prefix)
     if not name.startswith(IMAGES):
-      found[usual] = _Stored(file, name)
+      found[usual] = Stored(file, name)
   return found
 
 
@@ -99,7 +99,7 @@ def _open(path: pathlib.Path):
 
 def _check(
     folder: pathlib.Path, config: DecoderConfig, wanted: Any,
-    tensors: dict[str, _Stored],
+    tensors: dict[str, Stored],
 ) -> None:
   """Refuses weights that are not the model's; reads the files' headers only."""
   opened = {file: _open(file) for file in {s.file for s in tensors.values()}}
@@ -140,7 +140,7 @@ def _check(
 
 
 def _read(
-    stored: _Stored, transposed: bool, dtype: Any, index: tuple[slice, ...]
+    stored: Stored, transposed: bool, dtype: Any, index: tuple[slice, ...]
 ) -> np.ndarray:
   """Part of a tensor, and no more of the file than that."""
   with _open(stored.file) as tensors:
@@ -184,8 +184,16 @@ def load(
   """
   folder = local(path)
   model = load_model(folder)
-  tensors = _tensors(folder)
+  tensors = stored_tensors(folder)
   wanted = jax.eval_shape(lambda: forward.init(model, jax.random.key(0)))
+  return model, read(folder, model, wanted, tensors, dtype, shardings)
+
+
+def read(
+    folder: pathlib.Path, model: forward.Model, wanted: Any,
+    tensors: dict[str, Stored], dtype: Any, shardings: Any,
+) -> Any:
+  """The parameters that are wanted, all of them checked before one is read."""
   _check(folder, model.config, wanted, tensors)
   if shardings is None:
     shardings = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -213,7 +221,7 @@ def load(
       stack = put(stack, part, i)
     return stack
 
-  return model, jax.tree_util.tree_map_with_path(read_leaf, wanted, shardings)
+  return jax.tree_util.tree_map_with_path(read_leaf, wanted, shardings)
 
 
 class _Part(NamedTuple):

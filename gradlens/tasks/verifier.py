@@ -1,22 +1,22 @@
-"""The guard around verifiers: a process of its own, with limits per item."""
+"""The guard around verifiers: processes of their own, with limits per item."""
 
+from collections import deque
 from collections.abc import Sequence
 import logging
 import multiprocessing.connection as mpc
-import os
-import pathlib
 import pickle
 import signal
-import socket
-import subprocess
-import sys
+import time
 from typing import Any, NamedTuple, Self
 
+from gradlens.tasks.process import START_SECONDS, Worker
 from gradlens.tasks.types import Record, Task
 
-_SCRIPT = pathlib.Path(__file__).with_name('worker.py')
-_START_SECONDS = 300.0  # Imports from a cold network disk.
-_STOP_SECONDS = 5.0
+# What a worker is given at once.
+_SHARE = 16
+
+Item = tuple[str, str, Record]
+Share = list[tuple[int, Item]]  # with their places in the batch
 
 
 class Result(NamedTuple):
@@ -26,19 +26,21 @@ class Result(NamedTuple):
     score: in [0, 1]; 0 unless `status` is 'ok'.
     status: 'ok', 'timeout', or 'error' (the verifier raised, died, or gave
       no finite number).
+    reason: of the verifier, for people; '' where it gave none.
   """
 
   score: float
   status: str
+  reason: str = ''
 
 
 class Verifier:
-  """Scores completions with the verifiers of tasks, in a worker process.
+  """Scores completions with the verifiers of tasks, in worker processes.
 
   A verifier that raises, hangs or takes the process down costs its own item
   only: that item scores 0, all others are scored as if nothing had been.
 
-  A context manager; the worker starts in the background on entry.
+  A context manager; the workers start in the background on entry.
 
   Args:
     tasks: of different names. Their `verify` functions belong in modules that
@@ -47,6 +49,7 @@ class Verifier:
     wall_seconds: elapsed time for one item, for verifiers that sleep or wait.
       Whether it runs out depends on the load of the machine as well, so that
       a run in which it does, which is logged, may not repeat bit for bit.
+    num_workers: how many items are scored at a time. No result depends on it.
 
   Raises:
     ValueError: tasks that share a name.
@@ -54,7 +57,7 @@ class Verifier:
 
   def __init__(
       self, tasks: Sequence[Task], *, cpu_seconds: float = 2.0,
-      wall_seconds: float = 60.0,
+      wall_seconds: float = 60.0, num_workers: int = 1,
   ) -> None:
     self._pickled = {task.name: pickle.dumps(task.verify) for task in tasks}
     if len(self._pickled) < len(tasks):
@@ -62,19 +65,23 @@ class Verifier:
           f'tasks {[task.name for task in tasks]} share a name; rename one'
       )
     self._cpu_seconds, self._wall_seconds = cpu_seconds, wall_seconds
-    self._worker: _Worker | None = None
+    self._num_workers = num_workers
+    self._lanes: list[_Lane] = []
 
   def __enter__(self) -> Self:
-    self._start()
+    self._lanes = [
+        _Lane(self._pickled, self._cpu_seconds, self._wall_seconds)
+        for _ in range(self._num_workers)
+    ]
     return self
 
   def __exit__(self, *unused: Any) -> None:
     del unused
-    if self._worker is not None:
-      self._worker.stop()
-      self._worker = None
+    for lane in self._lanes:
+      lane.worker.stop()
+    self._lanes = []
 
-  def score(self, items: Sequence[tuple[str, str, Record]]) -> list[Result]:
+  def score(self, items: Sequence[Item]) -> list[Result]:
     """Scores completions, in order.
 
     Args:
@@ -85,7 +92,7 @@ class Verifier:
 
     Raises:
       ValueError: an item of a task that this verifier does not know.
-      RuntimeError: not entered, or the worker cannot load a verifier or a
+      RuntimeError: not entered, or a worker cannot load a verifier or a
         record.
     """
     unknown = {name for name, _, _ in items} - set(self._pickled)
@@ -94,109 +101,125 @@ class Verifier:
           f'no verifier for tasks {sorted(unknown)}; there are '
           f'{sorted(self._pickled)}'
       )
-    if self._worker is None:
+    if not self._lanes:
       raise RuntimeError("enter the verifier first: 'with verifier: ...'")
-    results: list[Result] = []
+    results: dict[int, Result] = {}
+    numbered = list(enumerate(items))
+    todo = deque(
+        numbered[i:i + _SHARE] for i in range(0, len(items), _SHARE)
+    )
     try:
+      for lane in self._lanes:
+        lane.revive()
       while len(results) < len(items):
-        results += self._score_until_death(items[len(results):])
+        self._advance(todo, results)
     except BaseException:
       # Answers to this batch must not be taken for answers to the next.
-      self._worker.stop(seconds=0)
+      for lane in self._lanes:
+        lane.worker.stop(seconds=0)
       raise
-    return results
+    return [results[i] for i in range(len(items))]
 
-  def _score_until_death(
-      self, items: Sequence[tuple[str, str, Record]]
-  ) -> list[Result]:
-    """Results of all items, or of those up to the first that kills."""
-    if not self._worker.alive():
-      logging.warning('The verifier worker is gone; another one starts.')
-      self._restart()
-    self._worker.wait_until_ready()
-    results: list[Result] = []
-    try:
-      self._worker.send(list(items))
-      for _ in items:
-        results.append(Result(*self._worker.receive(self._wall_seconds)))
-      return results
-    except TimeoutError:
-      status, cause = 'timeout', f'it took {self._wall_seconds} s'
-    except (EOFError, ConnectionError):
-      code = self._worker.stop()
-      if code == -signal.SIGXCPU:
-        status, cause = 'timeout', f'it took {self._cpu_seconds} s of CPU time'
-      else:
-        status, cause = 'error', f'it ended the process with code {code}'
-    self._restart()
-    name, completion, _ = items[len(results)]
-    logging.warning(
-        'The verifier of task %r was stopped, as %s; the completion scores 0: '
-        '%.200r', name, cause, completion
-    )
-    return [*results, Result(0.0, status)]
+  def _advance(self, todo: deque[Share], results: dict[int, Result]) -> None:
+    """Hands out items to workers that have none, and waits for an answer."""
+    for lane in self._lanes:
+      if todo and lane.worker.ready and not lane.given:
+        lane.give(todo.popleft())
+    awaited = {
+        lane.worker.connection: lane for lane in self._lanes
+        if lane.given or (todo and not lane.worker.ready)
+    }
+    soonest = min(lane.deadline for lane in awaited.values())
+    readable = mpc.wait(list(awaited), max(soonest - time.monotonic(), 0))
+    for connection, lane in awaited.items():
+      if connection in readable:
+        lane.receive(todo, results)
+      elif lane.deadline <= time.monotonic():
+        lane.out_of_time(todo, results)
 
-  def _start(self) -> None:
-    self._worker = _Worker(
-        self._pickled, self._cpu_seconds, self._wall_seconds
-    )
 
-  def _restart(self) -> None:
-    self._worker.stop(seconds=0)
+class _Lane:
+  """One worker after the other, and the items that it has been given."""
+
+  def __init__(
+      self, pickled: dict[str, bytes], cpu_seconds: float, wall_seconds: float
+  ) -> None:
+    self._setup = pickled, cpu_seconds, wall_seconds
+    self._cpu_seconds, self._wall_seconds = cpu_seconds, wall_seconds
     self._start()
 
+  def _start(self) -> None:
+    self.worker = Worker(*self._setup)
+    self.given: deque[tuple[int, Item]] = deque()
+    self.deadline = time.monotonic() + START_SECONDS
 
-class _Worker:
-  """One life of the worker process, and the connection to it."""
+  def revive(self) -> None:
+    """Makes sure that there is a worker."""
+    if not self.worker.alive():
+      logging.warning('The verifier worker is gone; another one starts.')
+      self._restart()
 
-  def __init__(self, *setup: Any) -> None:
-    ours, theirs = socket.socketpair()
-    with theirs:
-      self._process = subprocess.Popen(
-          # -P: the script's folder must not hide modules of the same names.
-          [sys.executable, '-P', str(_SCRIPT), str(theirs.fileno())],
-          pass_fds=[theirs.fileno()],
-          stdin=subprocess.DEVNULL,
-          stdout=subprocess.DEVNULL,
-          # Equal sets must iterate alike in every run.
-          env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONHASHSEED': '0'},
-      )
-    self._connection = mpc.Connection(ours.detach())
-    self._ready = False
-    self.send((sys.path, *setup))
+  def _restart(self) -> None:
+    self.worker.stop(seconds=0)
+    self._start()
 
-  def alive(self) -> bool:
-    return self._process.poll() is None
-
-  def wait_until_ready(self) -> None:
-    if not self._ready:
-      try:
-        self.receive(_START_SECONDS)
-      except (EOFError, ConnectionError) as error:
-        raise RuntimeError(
-            f'the verifier worker died at its start, with code {self.stop()}'
-        ) from error
-      self._ready = True
-
-  def send(self, message: Any) -> None:
-    self._connection.send(message)
-
-  def receive(self, seconds: float) -> Any:
-    if not self._connection.poll(seconds):
-      raise TimeoutError(f'nothing from the verifier worker for {seconds} s')
-    message = self._connection.recv()
-    if isinstance(message, str):
-      raise RuntimeError(
-          'the verifier worker cannot load what it was sent; verifiers and '
-          f'records must be importable from a module:\n{message}'
-      )
-    return message
-
-  def stop(self, seconds: float = _STOP_SECONDS) -> int:
-    """Ends the process and returns its exit code, -n for signal n."""
-    self._connection.close()
+  def give(self, share: Share) -> None:
+    self.given.extend(share)
+    self.deadline = time.monotonic() + self._wall_seconds
     try:
-      return self._process.wait(seconds)
-    except subprocess.TimeoutExpired:
-      self._process.kill()
-      return self._process.wait()
+      self.worker.send([item for _, item in share])
+    except ConnectionError:
+      pass  # That it is gone shows when its answer is read.
+
+  def receive(self, todo: deque[Share], results: dict[int, Result]) -> None:
+    """Reads a message, or finds that there are no more."""
+    was_ready = self.worker.ready
+    try:
+      message = self.worker.receive()
+    except (EOFError, ConnectionError) as error:
+      code = self.worker.stop()
+      if not was_ready:
+        raise RuntimeError(
+            f'the verifier worker died at its start, with code {code}'
+        ) from error
+      if code == -signal.SIGXCPU:
+        cause = f'it took {self._cpu_seconds} s of CPU time'
+        self._blame('timeout', cause, todo, results)
+      else:
+        cause = f'it ended the process with code {code}'
+        self._blame('error', cause, todo, results)
+      return
+    if was_ready:
+      number, item = self.given.popleft()
+      results[number] = Result(*message)
+      self.deadline = time.monotonic() + self._wall_seconds
+      if message[1] == 'timeout' and message[2]:
+        _warn(item, message[2])
+
+  def out_of_time(self, todo: deque[Share], results: dict[int, Result]) -> None:
+    """Gives up waiting for the worker."""
+    if not self.worker.ready:
+      raise RuntimeError(
+          f'the verifier worker has not started within {START_SECONDS} s'
+      )
+    self._blame('timeout', f'it took {self._wall_seconds} s', todo, results)
+
+  def _blame(
+      self, status: str, cause: str, todo: deque[Share],
+      results: dict[int, Result],
+  ) -> None:
+    """The item at work scores 0; another worker takes up those behind it."""
+    number, item = self.given.popleft()
+    results[number] = Result(0.0, status)
+    if self.given:
+      todo.appendleft(list(self.given))
+    self._restart()
+    _warn(item, cause)
+
+
+def _warn(item: Item, cause: str) -> None:
+  name, completion, _ = item
+  logging.warning(
+      'The verifier of task %r was stopped, as %s; the completion scores 0: '
+      '%.200r', name, cause, completion
+  )

@@ -17,6 +17,11 @@ import time
 import traceback
 from typing import Any
 
+_MAX_REASON = 500
+# Of this process. To ask for more fails one verification, and not what else
+# runs on the machine.
+_MAX_MEMORY = 8 << 30
+
 
 class OutOfTime(BaseException):
   """Raised inside a verifier that has used up its CPU time."""
@@ -35,6 +40,9 @@ class Timer:
     self.running = self.expired = False
     self.hard_limit = resource.getrlimit(resource.RLIMIT_CPU)[1]
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    if most == resource.RLIM_INFINITY or most > _MAX_MEMORY:
+      resource.setrlimit(resource.RLIMIT_DATA, (_MAX_MEMORY, most))
     signal.signal(signal.SIGPROF, self._on_signal)
 
   def _on_signal(self, *unused: Any) -> None:
@@ -57,22 +65,31 @@ class Timer:
 
 
 def score(
-    verify: Callable[[str, Any], float], completion: str, record: Any,
+    verify: Callable[[str, Any], Any], completion: str, record: Any,
     timer: Timer,
-) -> tuple[float, str]:
-  """The score in [0, 1] and 'ok', or 0 and what went wrong."""
+) -> tuple[float, str, str]:
+  """The score in [0, 1], 'ok' or what went wrong, and the reason.
+
+  A verifier gives a number, or a pair of a number and a reason. It raises
+  `TimeoutError` if it has waited for too long.
+  """
+  late = ''
   try:
     timer.start()
     value = verify(completion, record)
     timer.stop()
-  except BaseException:  # SystemExit, too, is a verification that failed.
+  except BaseException as error:  # SystemExit, too, is a failed verification.
     timer.stop()
     value = math.nan
-  if timer.expired:
-    return 0.0, 'timeout'
+    late = str(error) if isinstance(error, TimeoutError) else ''
+  if timer.expired or late:
+    return 0.0, 'timeout', late
+  reason = ''
+  if isinstance(value, tuple) and len(value) == 2:
+    value, reason = value
   if not isinstance(value, numbers.Real) or not math.isfinite(value):
-    return 0.0, 'error'
-  return min(max(float(value), 0.0), 1.0), 'ok'
+    return 0.0, 'error', ''
+  return min(max(float(value), 0.0), 1.0), 'ok', str(reason)[:_MAX_REASON]
 
 
 def serve(connection: mpc.Connection) -> None:

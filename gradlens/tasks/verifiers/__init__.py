@@ -1,0 +1,16 @@
+"""Verifiers: `(completion, record) -> Score`, named by strings in configs."""
+
+from gradlens.tasks.verifiers.score import Score, Verify
+from gradlens.tasks.verifiers.spec import (
+    KINDS,
+    Sum,
+    confined,
+    parse,
+    quote,
+    runs_code,
+)
+
+__all__ = [
+    'KINDS', 'Score', 'Sum', 'Verify', 'confined', 'parse', 'quote',
+    'runs_code',
+]

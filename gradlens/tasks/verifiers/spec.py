@@ -1,0 +1,148 @@
+"""Verifiers from the strings that name them in configs."""
+
+import dataclasses
+import difflib
+import math
+import re
+from typing import Any
+import urllib.parse
+
+from gradlens.tasks import sandbox
+from gradlens.tasks.types import Record
+from gradlens.tasks.verifiers.code import Code
+from gradlens.tasks.verifiers.countdown import Countdown
+from gradlens.tasks.verifiers.mathematics import Math
+from gradlens.tasks.verifiers.numeric import Numeric
+from gradlens.tasks.verifiers.reward_model import RewardModel
+from gradlens.tasks.verifiers.score import Score, Verify
+from gradlens.tasks.verifiers.text import Choice, Exact, Format
+
+KINDS = {
+    'choice': Choice, 'code': Code, 'countdown': Countdown, 'exact': Exact,
+    'format': Format, 'math': Math, 'numeric': Numeric,
+    'reward_model': RewardModel,
+}
+_BOOLS = {'true': True, 'false': False}
+_READ = {bool: lambda text: _BOOLS[text], float: float, int: int, str: str}
+# Before a weight, since a pattern may have a plus as well.
+_PLUS = re.compile(r'\+(?=[0-9.]+\*)')
+
+
+@dataclasses.dataclass(frozen=True)
+class Sum:
+  """A weighted sum of verifiers.
+
+  Attributes:
+    parts: weights, which sum to 1, with verifiers.
+  """
+
+  parts: tuple[tuple[float, Verify], ...]
+
+  def __call__(self, completion: str, record: Record) -> Score:
+    scores = [verify(completion, record) for _, verify in self.parts]
+    total = sum(w * s.score for (w, _), s in zip(
+        self.parts, scores, strict=True))
+    return Score(total, '; '.join(s.reason for s in scores))
+
+
+def parse(spec: str) -> Verify:
+  """The verifier that a string names.
+
+  Args:
+    spec: `'NAME?OPTION=VALUE&OPTION=VALUE'`, or a sum of such with weights,
+      `'0.9*math+0.1*format?pattern=...'`. In a value, `%26` stands for `&`,
+      `%25` for `%`, and `quote` writes any text so.
+
+  Returns:
+    `verify(completion, record) -> Score`. It can be pickled.
+
+  Raises:
+    ValueError: an unknown name or option, a value of another type, or weights
+      that do not sum to 1.
+
+  >>> parse('numeric?tolerance=0.01')('The answer is 3.14', Record(
+  ...     'pi?', '3.14159', {}))
+  Score(score=1.0, reason='right')
+  """
+  parts = _PLUS.split(spec)
+  if len(parts) == 1 and not re.match(r'[0-9.]+\*', spec):
+    return _single(spec)
+  weighted = []
+  for part in parts:
+    weight, times, rest = part.partition('*')
+    if not (times and re.fullmatch(r'[0-9]*\.?[0-9]+', weight)):
+      raise ValueError(
+          f'verifier {spec!r}: {part!r} has no weight; a sum is written'
+          " '0.9*math+0.1*format?pattern=...'"
+      )
+    weighted.append((float(weight), _single(rest)))
+  total = sum(weight for weight, _ in weighted)
+  if not math.isclose(total, 1.0):
+    raise ValueError(
+        f'verifier {spec!r}: the weights sum to {total:g}; they must sum to 1'
+    )
+  return Sum(tuple(weighted))
+
+
+def quote(text: str) -> str:
+  """A text as the value of an option."""
+  return urllib.parse.quote(text, safe='')
+
+
+def _single(spec: str) -> Verify:
+  name, _, query = spec.partition('?')
+  if name not in KINDS:
+    raise ValueError(
+        f'there is no verifier {name!r}{_close(name, KINDS)}; there are '
+        f'{", ".join(KINDS)}'
+    )
+  kind = KINDS[name]
+  types = {f.name: f.type for f in dataclasses.fields(kind) if f.type in _READ}
+  options: dict[str, Any] = {}
+  for pair in filter(None, query.split('&')):
+    key, equals, text = pair.partition('=')
+    if not equals:
+      raise ValueError(f'option {pair!r} of verifier {name!r} is not KEY=VALUE')
+    if key not in types:
+      raise ValueError(
+          f'verifier {name!r} has no option {key!r}{_close(key, types)}; it'
+          f' has {", ".join(types)}'
+      )
+    if key in options:
+      raise ValueError(f'option {key!r} of verifier {name!r} is given twice')
+    try:
+      options[key] = _READ[types[key]](urllib.parse.unquote(text))
+    except (KeyError, ValueError) as error:
+      raise ValueError(
+          f'option {key}={text} of verifier {name!r} is no'
+          f' {types[key].__name__}'
+      ) from error
+  try:
+    return kind(**options)
+  except (FileNotFoundError, TypeError, ValueError) as error:
+    raise ValueError(f'verifier {spec!r}: {error}') from error
+
+
+def confined(verify: Any, limits: sandbox.Limits) -> Any:
+  """The same verifier, where it runs programs within these limits."""
+  match verify:
+    case Code():
+      return dataclasses.replace(verify, limits=limits)
+    case Sum():
+      return Sum(tuple((w, confined(v, limits)) for w, v in verify.parts))
+  return verify
+
+
+def runs_code(verify: Any) -> bool:
+  """Whether a verifier runs what a model wrote, and so needs the sandbox."""
+  match verify:
+    case Code():
+      return True
+    case Sum():
+      return any(runs_code(v) for _, v in verify.parts)
+  return False
+
+
+def _close(word: str, words: Any) -> str:
+  close = difflib.get_close_matches(word, words)
+  return f', did you mean {" or ".join(map(repr, close))}?' if close else ''
