@@ -128,7 +128,7 @@ print(tasks.fingerprint(tasks_test.load({SPELL!r})))
   @parameterized.parameters(
       ({'num_train': 767}, 'num_train=767 and num_heldout=256.*1024 prompts'),
       ({'num_train': 2000, 'num_heldout': 255}, '256 of them held out'),
-      ({'source': 'tfds:gsm8k'}, "unknown scheme 'tfds'.*rg:"),
+      ({'source': 'csv:a.csv'}, "unknown scheme 'csv'.*rg:, jsonl:.*tfds:"),
       ({'source': 'spell_backward'}, "unknown scheme 'spell_backward'"),
       ({'source': 'rg:spel_backward'}, "mean 'spell_backward'"),
       ({'source': 'rg:zzzz'}, "no dataset 'zzzz'$"),
