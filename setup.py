@@ -48,6 +48,8 @@ TRAIN = [
 ]
 
 TEST = [
+    # What tensorflow-datasets' test of builders imports and does not ask for.
+    'dill>=0.3.9',
     # The kernel in which tests run the notebooks of colabs/.
     'ipykernel>=6.29',
     # What those notebooks draw with.

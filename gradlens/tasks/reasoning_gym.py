@@ -56,6 +56,8 @@ class _Draws(Sequence[Row]):
     return self._size
 
   def __getitem__(self, i: int) -> Row:
+    if not 0 <= i < self._size:
+      raise IndexError(i)
     entry = self._dataset[i]
     answer = entry['answer']
     return Row(entry['question'], '' if answer is None else str(answer), entry)

@@ -40,10 +40,14 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def rows(self, path: epath.Path) -> Iterator[Row]:
     """The rows of one of the files."""
 
+  def folder(self) -> str:
+    """With a copy of the repository's files; '' if there is none as yet."""
+    return self.files
+
   @classmethod
-  def paths(cls, files: str) -> dict[str, list[str]]:
-    """Split to its files' paths in a copy of the repository, or in it ('')."""
-    del files
+  def paths(cls, folder: str) -> dict[str, list[str]]:
+    """Split to the paths of its files in the repository or in a copy of it."""
+    del folder
     return cls.FILES
 
   def _info(self) -> tfds.core.DatasetInfo:
@@ -61,10 +65,11 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _split_generators(
       self, dl_manager: tfds.download.DownloadManager
   ) -> dict[str, Iterator[tuple[str, dict[str, str]]]]:
-    paths = self.paths(self.files)
-    if self.files:
+    folder = self.folder()
+    paths = self.paths(folder)
+    if folder:
       found = {
-          split: [epath.Path(self.files) / path for path in of_split]
+          split: [epath.Path(folder) / path for path in of_split]
           for split, of_split in paths.items()
       }
     else:

@@ -1,10 +1,10 @@
 """R1-Code: programming problems with unit tests."""
 
 from collections.abc import Iterator
-import fnmatch
 from typing import Any
 
 from etils import epath
+import huggingface_hub
 
 from gradlens.tasks.builders import base
 from gradlens.tasks.types import Row
@@ -26,22 +26,23 @@ class GradlensR1Code(base.Builder):
   VERIFIER = 'code'
   ANSWERS = False
 
-  @classmethod
-  def paths(cls, files: str) -> dict[str, list[str]]:
-    """What the pattern stands for, in a copy or on the hub."""
-    if files:
-      folder = epath.Path(files) / 'data'
-      names = [f'data/{path.name}' for path in folder.iterdir()]
-    else:
-      import huggingface_hub
+  def folder(self) -> str:
+    """The copy that is named, or the one that the hub's client keeps."""
+    if self.files:
+      return self.files
+    return huggingface_hub.snapshot_download(
+        _REPOSITORY, repo_type='dataset', allow_patterns=self.FILES['train']
+    )
 
-      names = huggingface_hub.list_repo_files(_REPOSITORY, repo_type='dataset')
+  @classmethod
+  def paths(cls, folder: str) -> dict[str, list[str]]:
+    """What the pattern stands for in a copy."""
     [pattern] = cls.FILES['train']
-    found = sorted(fnmatch.filter(names, pattern))
-    if not found:
-      place = files if files else _REPOSITORY
-      raise ValueError(f'there is no file {pattern} in {place}')
-    return {'train': found}
+    parent = epath.Path(folder) / pattern.partition('/')[0]
+    names = [path.name for path in parent.glob(pattern.partition('/')[2])]
+    if not names:
+      raise ValueError(f'there is no file {pattern} in {folder}')
+    return {'train': [f'{parent.name}/{name}' for name in sorted(names)]}
 
   def rows(self, path: epath.Path) -> Iterator[Row]:
     """Problems in Python with tests of standard input and output."""

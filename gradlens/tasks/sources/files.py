@@ -108,6 +108,8 @@ class _Table(Sequence[Row]):
     return self._table.num_rows
 
   def __getitem__(self, i: int) -> Row:
+    if not 0 <= i < len(self):
+      raise IndexError(i)
     [record] = self._table.slice(i, 1).to_pylist()
     try:
       return self._columns.row(record)

@@ -116,6 +116,8 @@ class _Rows(Sequence[Row]):
     return len(self._source)
 
   def __getitem__(self, i: int) -> Row:
+    if not 0 <= i < len(self):
+      raise IndexError(i)
     try:
       return self._row(self._source[i])
     except ValueError as error:
@@ -192,7 +194,10 @@ def _prepared(name: str, make: Callable[[], Any]) -> Any:
     builder.download_and_prepare(
         download_config=tfds.download.DownloadConfig(try_download_gcs=False)
     )
-  except (OSError, tfds.core.download.DownloadError) as error:
+  except (
+      OSError, tfds.core.download.DownloadError,
+      tfds.core.download.download_manager.NonMatchingChecksumError,
+  ) as error:
     # Two processes may prepare the same; one of them is there first.
     if not builder.data_path.exists():
       raise ValueError(
