@@ -73,9 +73,9 @@ class R1CodeTest(case('r1_code', SKIP_CHECKSUMS=True)):
 
   def setUp(self):
     super().setUp()
-    # Its files are listed by the hub.
-    snapshot = self.enterContext(mock.patch('huggingface_hub.snapshot_download'))
-    snapshot.return_value = self.EXAMPLE_DIR
+    # The hub's client fetches the files that it has.
+    fetch = mock.patch('huggingface_hub.snapshot_download')
+    self.enterContext(fetch).return_value = self.EXAMPLE_DIR
 
 
 def write(path: pathlib.Path, records):

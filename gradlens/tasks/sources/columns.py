@@ -108,11 +108,19 @@ def _find(record: Mapping[str, Any], column: str) -> Any:
 
 
 def _text(column: str, value: Any) -> str:
-  if value is None:
+  # NaN stands for nothing in tables, and does not equal itself.
+  if value is None or value != value:
     return ''
   if not isinstance(value, str | int | float):
     raise ValueError(
         f'column {column!r} holds {value!r:.80}, which is neither text nor a '
         'number'
     )
-  return str(value)
+  text = str(value)
+  try:
+    text.encode()
+  except UnicodeEncodeError as error:
+    raise ValueError(
+        f'column {column!r} is no text of Unicode: {error}'
+    ) from error
+  return text

@@ -82,7 +82,7 @@ def _list(name: str, value: Any) -> list[Any]:
   if isinstance(value, str):
     try:
       found = json.loads(value)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
       raise ValueError(
           f'{name}={value!r:.80} is no list written as JSON: {error}'
       ) from error

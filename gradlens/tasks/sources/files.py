@@ -129,7 +129,7 @@ def _object(line: bytes) -> dict[str, Any]:
     found = json.loads(line)
   except UnicodeDecodeError as error:
     raise ValueError(f'not UTF-8; convert the file ({error})') from error
-  except json.JSONDecodeError as error:
+  except (json.JSONDecodeError, RecursionError) as error:
     raise ValueError(
         f'not JSON; mend the line or take it out ({error})'
     ) from error
@@ -141,6 +141,6 @@ def _object(line: bytes) -> dict[str, Any]:
 def _is_json(line: bytes) -> bool:
   try:
     json.loads(line)
-  except ValueError:
+  except (ValueError, RecursionError):
     return False
   return True
