@@ -75,7 +75,7 @@ def load_tasks(config: Any) -> list[tasks.Task]:
           f'config.tasks has two names that differ in case only, as {name!r};'
           ' rename one.'
       )
-  loaded = [
+  loaded = tasks.across([
       tasks.load(
           name, spec.source, pattern=spec.pattern, template=spec.template,
           num_train=config.data.num_train, num_heldout=config.data.num_heldout,
@@ -83,7 +83,7 @@ def load_tasks(config: Any) -> list[tasks.Task]:
           verifier=spec.verifier if 'verifier' in spec else '',
       )
       for name, spec in config.tasks.items()
-  ]
+  ])
   if config.objective == 'supervised':
     for task in loaded:
       if not all(record.answer for record in task.train):

@@ -242,10 +242,11 @@ class SourceTest(parameterized.TestCase):
     tests = self.open('math?files=made_up&split=test&heldout=train')
     of_math = {row.question for row in tests.rows}
     # Some of them are MATH's own, and none of those that are trained on.
-    self.assertNotEmpty(of_math & {row.question for row in source.heldout})
+    heldout = {row.question for row in source.heldout}
+    self.assertNotEmpty(of_math & heldout)
+    self.assertNotEmpty(heldout - of_math)
     self.assertNoCommonElements(
-        {row.question for row in source.rows},
-        {row.question for row in source.heldout})
+        {row.question for row in source.rows}, heldout)
 
   def test_other_files_are_not_what_was_prepared(self):
     made_up.write('gsm8k', self.folder)

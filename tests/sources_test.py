@@ -11,11 +11,13 @@ from unittest import mock
 from absl.testing import absltest, parameterized
 import grain
 import ml_collections
+import pages
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tiny_config
 
 from gradlens import build, mixture, tasks
+from gradlens.tasks import builders
 from gradlens.tasks.sources import entries, open_source
 
 
@@ -73,9 +75,10 @@ class ReadTest(FilesCase):
 
   def test_parquet_is_as_jsonl(self):
     records = [
-        dict(q=dict(text=f'é{n}'), a=n / 2, numbers=[n, 1], goal=n, more='x')
+        {'q q': dict(text=f'é{n}'), 'a': n / 2, 'numbers': [n, 1],
+         'goal': n, 'more': 'x'}
         for n in range(40)]
-    query = 'prompt=q.text&answer=a&numbers=numbers&target=goal&level=more'
+    query = 'prompt=q%20q.text&answer=a&numbers=numbers&target=goal&level=more'
     tasks_of = [
         self.load(f'{name}:{self.write(records, f"a.{name}")}?{query}')
         for name in ('jsonl', 'parquet')]
@@ -359,6 +362,33 @@ class ConfigTest(FilesCase):
     self.assertEqual(self.parse.mock_calls, [mock.call('numeric')])
     self.assertLen(task.train + task.heldout, 50)
 
+  def test_what_one_task_holds_out_no_other_trains_on(self):
+    train = self.write(sums(range(60)), 'train.jsonl')
+    heldout = self.write(sums(range(100, 150)), 'heldout.jsonl')
+    other = self.write(
+        [dict(prompt=f'{n}  +  1', answer=n + 1) for n in range(140, 200)],
+        'other.jsonl')
+    spec = dict(pattern='', template='{question}')
+    config = self.config(
+        a=dict(spec, source=f'jsonl:{train}?heldout={heldout}'),
+        b=dict(spec, source=f'jsonl:{other}'))
+    with self.assertLogs(level='WARNING') as logs:
+      a, b = build.load_tasks(config)
+    self.assertLen(a.train, 60)
+    self.assertLen(a.heldout, 50)
+    alone = self.load(f'jsonl:{other}', num_train=768, num_heldout=256)
+    held = prompts(a.heldout) & prompts(alone.train)
+    self.assertNotEmpty(held)
+    self.assertEqual(prompts(b.train), prompts(alone.train) - held)
+    self.assertEqual(b.heldout, alone.heldout)
+    self.assertIn(
+        f"Task 'b' does not train on {len(held)} records that other tasks hold "
+        'out.', logs.output[-1])
+    config.tasks.b.source = f'jsonl:{heldout}?heldout={train}'
+    with self.assertRaisesRegex(
+        ValueError, "all 60 records of task 'a' are held out by other tasks"):
+      build.load_tasks(config)
+
   def test_refuses_unknown_keys(self):
     with self.assertRaisesRegex(
         ValueError, 'config.tasks.a has the keys .*verify; give it source'):
@@ -379,6 +409,40 @@ class ConfigTest(FilesCase):
     with self.assertRaisesRegex(
         ValueError, "reference answers.* task 'code' has none"):
       build.load_tasks(config)
+
+
+class DocsTest(FilesCase):
+
+  def test_example_loads_from_made_up_records(self):
+    [example] = pages.blocks('docs/tasks.md', 'python')
+    config = tiny_config.get_config()
+    with config.unlocked():
+      exec(example, dict(c=config, ml_collections=ml_collections))
+    for spec in config.tasks.values():
+      spec.source += '&' if '?' in spec.source else '?'
+      spec.source += f'files=made_up&data_dir={self.folder}'
+    # A config sorts its keys.
+    code, countdown, finqa, math_ = build.load_tasks(config)
+    self.assertCountEqual(
+        self.parse.mock_calls,
+        map(mock.call, ('code', 'countdown', 'math', 'numeric?tolerance=0.02')))
+    self.assertEndsWith(code.train[0].prompt, '\n\nWrite a Python program.')
+    self.assertEndsWith(math_.train[0].prompt, r'final answer in \boxed{}.')
+    self.assertIn('target', countdown.train[0].entry)
+    self.assertIn('sales grow', finqa.train[0].prompt)
+    for task in (code, countdown):
+      # Of 384 records; a quarter is held out.
+      self.assertLen(task.train + task.heldout, 384)
+    for task in (math_, finqa):
+      self.assertLen(task.train, 384)
+      self.assertLen(task.heldout, 96)
+
+  def test_page_lists_every_dataset(self):
+    page = (pages.ROOT / 'docs/tasks.md').read_text()
+    found = re.findall(r'^\| `(\w+)` \|.* (.*) \| `(.*)` \|$', page, re.M)
+    self.assertCountEqual([name for name, _, _ in found], builders.BUILDERS)
+    for name, _, verifier in found:
+      self.assertEqual(builders.find(name).VERIFIER, verifier)
 
 
 if __name__ == '__main__':

@@ -161,6 +161,10 @@ print(tasks.fingerprint(tasks_test.load({SPELL!r})))
 
 class ReasoningGymTest(absltest.TestCase):
 
+  def test_draws_end(self):
+    rows = reasoning_gym.source('chain_sum', seed=0, num_draws=3).rows
+    self.assertEqual([rows[i] for i in range(3)], list(rows))
+
   def test_verifiers_that_execute_a_completion_are_refused(self):
     # In a process of its own: some of the datasets print, or leave files open.
     code = """

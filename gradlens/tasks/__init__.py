@@ -1,10 +1,11 @@
 """Tasks: prompts, the verifier that scores completions, and a split in two."""
 
 from gradlens.tasks.loader import MIN_HELDOUT, MIN_PROMPTS, fingerprint, load
+from gradlens.tasks.split import across
 from gradlens.tasks.types import Record, Task
 from gradlens.tasks.verifier import Result, Verifier
 
 __all__ = [
     'MIN_HELDOUT', 'MIN_PROMPTS', 'Record', 'Result', 'Task', 'Verifier',
-    'fingerprint', 'load',
+    'across', 'fingerprint', 'load',
 ]

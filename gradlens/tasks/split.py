@@ -5,10 +5,11 @@ import collections
 from collections.abc import Iterator, Sequence
 import hashlib
 import itertools
+import logging
 import random
 
 from gradlens.tasks.template import Cut
-from gradlens.tasks.types import Record, Row, Source
+from gradlens.tasks.types import Record, Row, Source, Task
 
 # Held out are the prompts whose digest is below a quarter of its range.
 _HELDOUT_BELOW = bytes([64])
@@ -147,6 +148,32 @@ def apart(
   rows = source.rows
   train = reader.records(rows, _shuffled(len(rows), seed))
   return [record for _, record in itertools.islice(train, num_train)], heldout
+
+
+def across(tasks: Sequence[Task]) -> list[Task]:
+  """The same tasks; what one holds out no other trains on.
+
+  Raises:
+    ValueError: a task has nothing left to train on.
+  """
+  held = {digest(record.prompt) for task in tasks for record in task.heldout}
+  return [_without(task, held) for task in tasks]
+
+
+def _without(task: Task, held: set[bytes]) -> Task:
+  train = [r for r in task.train if digest(r.prompt) not in held]
+  dropped = len(task.train) - len(train)
+  if not train:
+    raise ValueError(
+        f'all {dropped} records of task {task.name!r} are held out by other '
+        'tasks; take one of them out of the config'
+    )
+  if dropped:
+    logging.warning(
+        'Task %r does not train on %d records that other tasks hold out.',
+        task.name, dropped,
+    )
+  return task._replace(train=train)
 
 
 def _shuffled(size: int, seed: int) -> list[int]:

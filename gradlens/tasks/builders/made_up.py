@@ -80,13 +80,12 @@ def _math(i: int, path: str) -> dict[str, Any]:
 
 def _math500(i: int, path: str) -> dict[str, Any]:
   del path
-  # Every fifth is one of the test split of `_math`, as all of MATH-500 are.
-  a, b = (SIZES['train'] if i % 5 == 0 else 1000) + i, i % 7 + 2
-  record = _math(a, 'algebra/')
-  b = a % 7 + 2
+  # Every fifth is of the test split of `_math`, as all of MATH-500 are.
+  number = (SIZES['train'] if i % 5 == 0 else 1000) + i
+  record = _math(number, 'algebra/')
   return {
       'problem': record['problem'], 'solution': record['solution'],
-      'answer': f'\\frac{{1}}{{{b}}}', 'subject': 'Algebra',
+      'answer': f'\\frac{{1}}{{{number % 7 + 2}}}', 'subject': 'Algebra',
       'level': i % 5 + 1, 'unique_id': f'test/algebra/{i}.json',
   }
 

@@ -29,9 +29,8 @@ def source(spec: str) -> Source:
     spec: `NAME?KEY=VALUE`. A name of `builders.BUILDERS` is ours; any other is
       one of tensorflow-datasets, `NAME/CONFIG`, which needs `prompt=COLUMN` and
       `answer=COLUMN`. Further keys: `split`, `heldout` (a split, or
-      `NAME:SPLIT` of another of our datasets), `data_dir` (may be `gs://`),
-      `max_chars`, and for ours `files`, a folder with a copy of the repository
-      (or 'made_up').
+      `NAME:SPLIT` of another of our datasets), `data_dir`, `max_chars`, and for
+      ours `files`, a folder with a copy of the repository (or 'made_up').
 
   Raises:
     ValueError: there is no such dataset or split, or it cannot be prepared.
