@@ -106,7 +106,7 @@ RECORDS = dict(
     ),
     countdown=(
         dict(target=98, nums=[44, 19, 35]),
-        ('Using the numbers 44, 19, 35, each at most once, and + - * / with '
+        ('Using each of the numbers 44, 19, 35 exactly once, and + - * / with '
          'brackets, write an expression that equals 98.', '',
          dict(numbers=[44, 19, 35], target=98)),
     ),

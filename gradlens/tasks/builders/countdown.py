@@ -23,7 +23,7 @@ class GradlensCountdown(base.Builder):
     for record in base.parquet_rows(path):
       numbers, target = record['nums'], record['target']
       yield Row(
-          f'Using the numbers {", ".join(map(str, numbers))}, each at most '
+          f'Using each of the numbers {", ".join(map(str, numbers))} exactly '
           f'once, and + - * / with brackets, write an expression that equals '
           f'{target}.',
           '', {'numbers': numbers, 'target': target},
