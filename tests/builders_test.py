@@ -159,13 +159,23 @@ class RowsTest(parameterized.TestCase):
     record, expected = RECORDS[name]
     self.assertEqual(self.rows(name, record), [expected])
 
-  def test_tests_that_call_a_function_are_left_out(self):
+  def test_tests_that_cannot_be_run_are_left_out(self):
     record, _ = RECORDS['r1_code']
     [test] = record['verification_info']['test_cases']
     calls = dict(test, type='function_call', fn_name='add')
-    info = dict(language='python', test_cases=[test, calls])
-    self.assertEmpty(
-        self.rows('r1_code', dict(record, verification_info=info)))
+    for tests in ([test, calls], [test, dict(test, output=None)], []):
+      info = dict(language='python', test_cases=tests)
+      self.assertEmpty(
+          self.rows('r1_code', dict(record, verification_info=info)))
+
+  @parameterized.parameters(
+      ('gsm8k', dict(answer='Unknown.')), ('deepscaler', dict(answer=None)),
+      ('math', dict(solution='It is one.')),
+  )
+  def test_no_answer_is_an_empty_one(self, name, changes):
+    record, expected = RECORDS[name]
+    [row] = self.rows(name, record | changes)
+    self.assertEqual(row, (expected[0], '', expected[2]))
 
   @parameterized.parameters(
       (r'\boxed{\{1, \{2\}\}}', r'\{1, \{2\}\}'), (r'is $\boxed 7$.', '7'),

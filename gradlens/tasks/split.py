@@ -33,7 +33,8 @@ class Reader:
 
   def __init__(self, source: Source, cut: Cut) -> None:
     self._source, self._cut = source, cut
-    self._seen: dict[bytes, Record] = {}
+    # Digests to answers.
+    self._seen: dict[bytes, str] = {}
     self.num_read = 0
     self.held: set[bytes] = set()
     self.dropped: collections.Counter[str] = collections.Counter()
@@ -46,16 +47,17 @@ class Reader:
       self.num_read += 1
       row = rows[i]
       reason = self._unfit(row)
-      if not reason:
-        prompt = self._cut(row.question, row.entry)
-        record = Record(prompt, row.answer, row.entry)
-        found = digest(prompt)
-        reason = self._too_long(prompt) or self._repeated(found, record)
       if reason:
         self.dropped[reason] += 1
-      else:
-        self._seen[found] = record
-        yield found, record
+        continue
+      prompt = self._cut(row.question, row.entry)
+      found = digest(prompt)
+      reason = self._superfluous(prompt, found, row.answer)
+      if reason:
+        self.dropped[reason] += 1
+        continue
+      self._seen[found] = row.answer
+      yield found, Record(prompt, row.answer, row.entry)
 
   def _unfit(self, row: Row) -> str:
     if not row.question.strip():
@@ -64,16 +66,15 @@ class Reader:
       return 'without an answer'
     return ''
 
-  def _too_long(self, prompt: str) -> str:
+  def _superfluous(self, prompt: str, found: bytes, answer: str) -> str:
     limit = self._source.max_chars
-    return f'longer than {limit} characters' if 0 < limit < len(prompt) else ''
-
-  def _repeated(self, found: bytes, record: Record) -> str:
+    if 0 < limit < len(prompt):
+      return f'longer than {limit} characters'
     if found in self.held:
       return 'in the held-out data'
     if found not in self._seen:
       return ''
-    same = self._seen[found].answer == record.answer
+    same = self._seen[found] == answer
     return 'repeated' if same else 'repeated with another answer'
 
 

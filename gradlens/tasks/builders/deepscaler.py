@@ -21,4 +21,5 @@ class GradlensDeepScaler(base.Builder):
   def rows(self, path: epath.Path) -> Iterator[Row]:
     """A row of each record."""
     for record in base.json_array(path):
-      yield Row(record['problem'], str(record['answer']), {})
+      answer = record['answer']
+      yield Row(record['problem'], '' if answer is None else str(answer), {})

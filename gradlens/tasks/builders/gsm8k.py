@@ -24,5 +24,6 @@ class GradlensGsm8k(base.Builder):
   def rows(self, path: epath.Path) -> Iterator[Row]:
     """What follows the last '####' of a solution is its answer."""
     for record in base.json_lines(path):
-      _, _, answer = record['answer'].rpartition('####')
-      yield Row(record['question'], answer.strip().replace(',', ''), {})
+      _, mark, answer = record['answer'].rpartition('####')
+      answer = answer.strip().replace(',', '') if mark else ''
+      yield Row(record['question'], answer, {})

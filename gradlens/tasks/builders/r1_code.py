@@ -48,8 +48,13 @@ class GradlensR1Code(base.Builder):
     """Problems in Python with tests of standard input and output."""
     for record in base.parquet_rows(path):
       tests = record['verification_info']['test_cases']
-      if tests and all(test['type'] == 'stdin_stdout' for test in tests):
+      if tests and all(_usable(test) for test in tests):
         yield Row(record['problem_statement'], '', _entry(record, tests))
+
+
+def _usable(test: dict[str, Any]) -> bool:
+  texts = isinstance(test['input'], str) and isinstance(test['output'], str)
+  return texts and test['type'] == 'stdin_stdout'
 
 
 def _entry(

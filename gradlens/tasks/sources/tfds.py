@@ -97,7 +97,7 @@ def _theirs(name: str, own: dict[str, str], params: dict[str, str]) -> Source:
 
 
 class _Rows(Sequence[Row]):
-  """A split; its data source is not opened before a row is read."""
+  """A split of a dataset that is prepared."""
 
   def __init__(
       self, builder: Any, split: str, row: Callable[[dict[str, Any]], Row]
