@@ -51,8 +51,10 @@ def get_config() -> ml_collections.ConfigDict:
   # of the tokenizer, as words of a user, after those of the system if there are
   # any.
   c.prompt = ml_collections.ConfigDict(dict(chat=False, system=''))
-  # name -> dict(source, pattern, template); see gradlens/tasks.
+  # name -> dict(source, pattern, template), with a verifier if it is not to be
+  # the source's own; see docs/tasks.md.
   c.tasks = ml_collections.ConfigDict()
+  # Exact for tasks that are drawn from reasoning-gym, at most for others.
   c.data = ml_collections.ConfigDict(dict(num_train=1024, num_heldout=256))
 
   # 'grpo' learns from rewards of sampled completions; 'supervised' from the

@@ -1,5 +1,6 @@
 """Build: everything that a run needs, from its config, before any work."""
 
+import collections
 import functools
 import multiprocessing
 from typing import Any, NamedTuple
@@ -72,19 +73,36 @@ def load_tasks(config: Any) -> list[tasks.Task]:
         'config.tasks is empty; name at least one, as configs/toy.py does.'
     )
   for name, spec in config.tasks.items():
-    if set(spec) != {'source', 'pattern', 'template'}:
+    if set(spec) - {'verifier'} != {'source', 'pattern', 'template'}:
       raise ValueError(
           f'config.tasks.{name} has the keys {", ".join(spec)}; give it source,'
-          ' pattern and template.'
+          ' pattern and template, and a verifier other than its own if you'
+          ' like.'
       )
-  return [
+  alike = collections.Counter(name.casefold() for name in config.tasks)
+  for name in config.tasks:
+    if alike[name.casefold()] > 1:
+      raise ValueError(
+          f'config.tasks has two names that differ in case only, as {name!r};'
+          ' rename one.'
+      )
+  loaded = tasks.across([
       tasks.load(
           name, spec.source, pattern=spec.pattern, template=spec.template,
           num_train=config.data.num_train, num_heldout=config.data.num_heldout,
           seed=config.seed,
+          verifier=spec.verifier if 'verifier' in spec else '',
       )
       for name, spec in config.tasks.items()
-  ]
+  ])
+  if config.objective == 'supervised':
+    for task in loaded:
+      if not all(record.answer for record in task.train):
+        raise ValueError(
+            f"objective='supervised' learns from reference answers, and the"
+            f' source of task {task.name!r} has none; take another one.'
+        )
+  return loaded
 
 
 def lora_of(config: Any) -> models.Lora:

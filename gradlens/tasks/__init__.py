@@ -3,10 +3,11 @@
 from gradlens.tasks.attempts import confine
 from gradlens.tasks.loader import MIN_HELDOUT, MIN_PROMPTS, fingerprint, load
 from gradlens.tasks.sandbox import Limits
+from gradlens.tasks.split import across
 from gradlens.tasks.types import Record, Task
 from gradlens.tasks.verifier import Result, Verifier
 
 __all__ = [
     'MIN_HELDOUT', 'MIN_PROMPTS', 'Limits', 'Record', 'Result', 'Task',
-    'Verifier', 'confine', 'fingerprint', 'load',
+    'Verifier', 'across', 'confine', 'fingerprint', 'load',
 ]
