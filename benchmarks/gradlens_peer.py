@@ -17,6 +17,7 @@ import toy_tasks
 from gradlens import (
     experience,
     models,
+    places,
     rollout,
     tasks,
     text,
@@ -83,11 +84,12 @@ def train(shape: toy_tasks.Shape) -> float:
   ), donate_argnums=0)
   rewards = toy_tasks.Rewards(shape.new)
   tokenizer = characters.tokenizer()
-  collect = experience.sampled(
+  collect = places.collect(experience.sampled(
       make_sampler(model, shape), text.prompt_encoder(tokenizer), tokenizer,
-      Scorer(rewards), _NAMES, num_completions=shape.completions,
-      max_prompt_tokens=toy_tasks.LONGEST_PROMPT,
-  )
+      Scorer(rewards), num_completions=shape.completions,
+      max_prompt_tokens=toy_tasks.LONGEST_PROMPT, max_new_tokens=shape.new,
+      stop_tokens=(),
+  ), _NAMES)
   state = train_step.TrainState(
       params, optimizer.corrected.init(params), jax.random.key(1), {}
   )

@@ -54,11 +54,23 @@ def get_config() -> ml_collections.ConfigDict:
   # name -> dict(source, pattern, template); see gradlens/tasks.
   c.tasks = ml_collections.ConfigDict()
   c.data = ml_collections.ConfigDict(dict(num_train=1024, num_heldout=256))
+  # How many prompts each task has in a step, `prompts_per_task` on average: see
+  # docs/mixture.md. Kinds are 'uniform', 'fixed', 'proportional',
+  # 'temperature', 'gradient', 'sec', 'dump', 'aligned' and 'mt_grpo'.
+  c.mixture = ml_collections.ConfigDict(dict(
+      kind='uniform',
+      kwargs=ml_collections.ConfigDict(),
+      max_prompts=0,  # of a task in a step; 0 is prompts_per_task
+      # name -> (first step, first step without): tasks that join or leave.
+      active=ml_collections.ConfigDict(),
+      # How often prompts whose completions have equal rewards are replaced.
+      refill_rounds=0,
+  ))
 
   # 'grpo' learns from rewards of sampled completions; 'supervised' from the
   # reference answers.
   c.objective = 'grpo'
-  c.prompts_per_task = 16
+  c.prompts_per_task = 16  # of each task, or on average (`mixture`)
   c.num_splits = 2  # independent parts of each task's prompts, for the norms
   c.num_completions = 8
   c.inner_epochs = 1  # updates on each batch; measured in the first
@@ -106,6 +118,8 @@ def get_config() -> ml_collections.ConfigDict:
   c.lock()
   c.tasks.unlock()
   c.correction.kwargs.unlock()
+  c.mixture.kwargs.unlock()
+  c.mixture.active.unlock()
   return c
 
 

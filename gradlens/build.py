@@ -13,12 +13,13 @@ from gradlens import (
     hosts,
     meshes,
     models,
+    places,
     rollout,
     tasks,
     text,
     train_step,
 )
-from gradlens.experience import Collect
+from gradlens.experience import Answer, Collect
 from gradlens.optimizer import Optimizer, choose
 from gradlens.values import about, check_values
 
@@ -43,6 +44,12 @@ class Setup(NamedTuple):
   encode_prompt: text.Encode
   tasks: list[tasks.Task]
   mesh: Mesh | None
+
+  @property
+  def stop_tokens(self) -> tuple[int, ...]:
+    """Any of which ends a completion."""
+    ends = {self.tokenizer.eos_token_id, *self.model.config.eos_token_id}
+    return tuple(sorted(ends))
 
   @property
   def names(self) -> list[str]:
@@ -198,11 +205,22 @@ def sampler(
   if make_sampler is None:
     mesh = meshes.sampling_mesh(config, run.mesh, run.model.config)
     make_sampler = functools.partial(rollout.make_sampler, mesh=mesh)
-  ends = {run.tokenizer.eos_token_id, *run.model.config.eos_token_id}
   r = config.rollout
   return make_sampler(
       run.model, max_new_tokens=r.max_new_tokens, temperature=r.temperature,
-      stop_tokens=tuple(sorted(ends)), num_slots=r.num_slots or None,
+      stop_tokens=run.stop_tokens, num_slots=r.num_slots or None,
+  )
+
+
+def _sampled(
+    config: Any, run: Setup, sample: rollout.Sampler, scorer: tasks.Verifier,
+    num_completions: int,
+) -> Answer:
+  r = config.rollout
+  return experience.sampled(
+      sample, run.encode_prompt, run.tokenizer, scorer,
+      num_completions=num_completions, max_prompt_tokens=r.max_prompt_tokens,
+      max_new_tokens=r.max_new_tokens, stop_tokens=run.stop_tokens,
   )
 
 
@@ -211,24 +229,29 @@ def sampled(
     num_completions: int,
 ) -> Collect:
   """Experience from the policy."""
-  return experience.sampled(
-      sample, run.encode_prompt, run.tokenizer, scorer, run.names,
-      num_completions=num_completions,
-      max_prompt_tokens=config.rollout.max_prompt_tokens,
+  return places.collect(
+      _sampled(config, run, sample, scorer, num_completions), run.names
+  )
+
+
+def answers(
+    config: Any, run: Setup, sample: rollout.Sampler, scorer: tasks.Verifier
+) -> Answer:
+  """Completions to learn from: sampled, or the reference answers."""
+  if config.objective == 'grpo':
+    return _sampled(config, run, sample, scorer, config.num_completions)
+  r = config.rollout
+  return experience.references(
+      run.encode_prompt, run.tokenizer, max_prompt_tokens=r.max_prompt_tokens,
+      max_new_tokens=r.max_new_tokens,
   )
 
 
 def collector(
     config: Any, run: Setup, sample: rollout.Sampler, scorer: tasks.Verifier
 ) -> Collect:
-  """Experience for training: sampled, or the reference answers."""
-  if config.objective == 'grpo':
-    return sampled(config, run, sample, scorer, config.num_completions)
-  r = config.rollout
-  return experience.references(
-      run.encode_prompt, run.tokenizer, max_prompt_tokens=r.max_prompt_tokens,
-      max_new_tokens=r.max_new_tokens,
-  )
+  """Experience to learn from, of as many prompts from every task."""
+  return places.collect(answers(config, run, sample, scorer), run.names)
 
 
 def objective(config: Any) -> train_step.Objective:

@@ -17,7 +17,8 @@ _AT_LEAST = {
     'evaluate.batch_size': 1, 'evaluate.num_completions': 1,
     'checkpoint.every': 1, 'checkpoint.keep': 1, 'lora.rank': 0,
     'mesh.task': 1, 'mesh.fsdp': -1, 'mesh.tensor': 1,
-    'profile.start': 0, 'profile.steps': 0,
+    'profile.start': 0, 'profile.steps': 0, 'mixture.max_prompts': 0,
+    'mixture.refill_rounds': 0,
 }
 _CHOICES = {
     'loss.aggregate': ('token_mean', 'sequence_mean', 'fixed_length'),
@@ -50,11 +51,50 @@ def check_values(config: Any) -> None:
         ' 0: the policy that is trained is the one that is sampled.'
     )
   parts = config.num_splits * config.num_micro_batches
-  if config.prompts_per_task % parts:
+  key = 'mixture.max_prompts' if config.mixture.max_prompts else (
+      'prompts_per_task'
+  )
+  if max_prompts(config) % parts:
     raise ValueError(
-        f'prompts_per_task={config.prompts_per_task} is not a multiple of'
+        f'{key}={max_prompts(config)} is not a multiple of'
         f' num_splits={config.num_splits} x num_micro_batches='
         f'{config.num_micro_batches}.'
+    )
+  _check_mixture(config)
+
+
+def max_prompts(config: Any) -> int:
+  """Places for the prompts of a task in a batch."""
+  if config.mixture.max_prompts:
+    return config.mixture.max_prompts
+  return config.prompts_per_task
+
+
+def _check_mixture(config: Any) -> None:
+  """Refuses what a mixture cannot be together with.
+
+  Raises:
+    ValueError: one sentence with keys, values and the fix.
+  """
+  most, prompts = config.mixture.max_prompts, config.prompts_per_task
+  if most and most < prompts:
+    raise ValueError(
+        f'mixture.max_prompts={most} is below prompts_per_task={prompts}, the'
+        ' mean over tasks; raise it, or set 0.'
+    )
+  if prompts % config.num_splits:
+    raise ValueError(
+        f'prompts_per_task={prompts} is not a multiple of num_splits='
+        f'{config.num_splits}.'
+    )
+  if config.mixture.refill_rounds and (
+      config.objective != 'grpo' or config.num_completions == 1
+  ):
+    raise ValueError(
+        f'mixture.refill_rounds={config.mixture.refill_rounds} replaces prompts'
+        ' whose completions have equal rewards, and these are all: objective='
+        f'{config.objective!r}, num_completions={config.num_completions}; set'
+        ' it to 0.'
     )
 
 

@@ -21,11 +21,12 @@ LIBRARY = (
 )
 RL = (
     'masked', 'hosts', 'text', 'models', 'tasks', 'rollout', 'advantages',
-    'losses', 'mixture', 'experience', 'rows',
+    'losses', 'mixture', 'experience', 'places', 'rows',
 )
 PROGRAM = (
-    'command', 'optimizer', 'placement', 'train_step', 'metrics', 'checkpoint',
-    'evaluate', 'report', 'values', 'meshes', 'build', 'profile', 'train',
+    'command', 'optimizer', 'placement', 'train_step', 'feed', 'metrics',
+    'record', 'checkpoint', 'evaluate', 'report', 'values', 'meshes', 'build',
+    'mixing', 'profile', 'train',
 )
 COMMANDS = ('main', 'measure', 'export', 'aot')
 
