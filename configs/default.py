@@ -61,7 +61,8 @@ def get_config() -> ml_collections.ConfigDict:
       kind='uniform',
       kwargs=ml_collections.ConfigDict(),
       max_prompts=0,  # of a task in a step; 0 is prompts_per_task
-      # name -> (first step, first step without): tasks that join or leave.
+      # name -> (first step, first step without; -1 is none): tasks that join
+      # or leave; steps are counted from 0.
       active=ml_collections.ConfigDict(),
       # How often prompts whose completions have equal rewards are replaced.
       refill_rounds=0,

@@ -14,6 +14,9 @@ from gradlens.mixture.quotas import exact_quotas
 from gradlens.mixture.seen import Seen
 
 
+_NEVER = np.iinfo(int).max
+
+
 class Draw(NamedTuple):
   """Prompts of a step.
 
@@ -51,7 +54,7 @@ class Mixture:
     kind: a key of `KINDS`.
     kwargs: its own arguments.
     active: of some tasks, the first step they are drawn at, and the first they
-      are no more; steps are counted from 0.
+      are no more, or -1; steps are counted from 0.
 
   Raises:
     ValueError: quotas that cannot be met, now or at any step, or by a task's
@@ -114,9 +117,8 @@ class Mixture:
   def _check_quotas(self) -> None:
     """At every step where tasks join or leave."""
     shares_K = self.kind.shares(self.kind.init())
-    for step in sorted({0, *self._from_K.tolist(), *self._to_K.tolist()}):
-      if step == np.iinfo(int).max:
-        continue
+    changes = {0, *self._from_K.tolist(), *self._to_K.tolist()} - {_NEVER}
+    for step in sorted(changes):
       try:
         quotas_K = self._quotas(shares_K, step)
         # Learned shares are held between their bounds; given ones are met.
@@ -229,16 +231,17 @@ def _periods(
         f'mixture.active names {unknown[0]!r}, which is no task; the tasks are'
         f' {", ".join(names)}'
     )
-  always = 0, np.iinfo(int).max
-  periods = [tuple(active.get(name, always)) for name in names]
+  periods = [tuple(active.get(name, (0, -1))) for name in names]
   for name, period in zip(names, periods, strict=True):
-    if len(period) != 2 or not 0 <= period[0] < period[1]:
+    if len(period) != 2 or not (
+        0 <= period[0] and (period[1] == -1 or period[0] < period[1])
+    ):
       raise ValueError(
           f'mixture.active.{name}={period} must be a first step, and a later'
-          ' one that the task is not drawn at'
+          ' one that the task is not drawn at, or -1'
       )
   from_K, to_K = np.array(periods, int).T
-  return from_K, to_K
+  return from_K, np.where(to_K == -1, _NEVER, to_K)
 
 
 def _seed(seed: int, name: str) -> int:

@@ -24,7 +24,7 @@ def exact_quotas(
 
   Args:
     shares_K: not negative, of any sum above 0. A task of share 0 has no
-      prompts.
+      prompts; other shares count as 1e-12 of the largest at least.
     total: prompts of a step, a multiple of `unit`.
     unit: splits of a task's prompts, which hold equally many.
     most: prompts that a task has at most, a multiple of `unit`.
