@@ -13,7 +13,6 @@ from gradlens.mixture.kinds import make_kind
 from gradlens.mixture.quotas import exact_quotas
 from gradlens.mixture.seen import Seen
 
-
 _NEVER = np.iinfo(int).max
 
 
