@@ -112,6 +112,7 @@ def get_config() -> ml_collections.ConfigDict:
   ))
   c.checkpoint = ml_collections.ConfigDict(dict(every=50, keep=2))
   c.log_seconds = 10.0  # between progress lines
+  c.gain_window = 10  # steps on each side of a learning gain
   # Traces `steps` steps from step `start` on, counted from 0, for TensorBoard's
   # profile plugin; 0 steps never do. The first step compiles: start later.
   c.profile = ml_collections.ConfigDict(dict(start=0, steps=0))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 import contextlib
 import json
+import math
 from typing import Any
 
 from etils import epath
@@ -31,6 +32,12 @@ def _mean(values_KxB: np.ndarray, filled_KxB: np.ndarray) -> np.ndarray:
   sums_K = np.where(filled_KxB, values_KxB, 0.0).sum(1)
   none_K = np.full(len(counts_K), np.nan)
   return np.divide(sums_K, counts_K, where=counts_K > 0, out=none_K)
+
+
+def mean_of_finite(values: Sequence[float]) -> float:
+  """NaN where there are none."""
+  finite = [value for value in values if math.isfinite(value)]
+  return math.fsum(finite) / len(finite) if finite else math.nan
 
 
 def sampled_scalars(sampled: Sampled, names: Sequence[str]) -> Scalars:

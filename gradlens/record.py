@@ -1,6 +1,7 @@
 """Record: what a run tells while it goes on."""
 
-from collections.abc import Sequence
+import collections
+from collections.abc import Mapping, Sequence
 import logging
 import time
 from typing import Any
@@ -64,6 +65,40 @@ class Writers:
       writer.flush()
 
 
+class Gains:
+  """Learning gains of the tasks, from their rewards of the latest steps.
+
+  Args:
+    names: of the tasks.
+    window: s, steps before and after the one that the gain is of.
+    rewards: of every task, at the steps so far.
+  """
+
+  def __init__(
+      self, names: Sequence[str], window: int,
+      rewards: Mapping[str, Sequence[float]],
+  ):
+    self._window = window
+    self._rewards = {
+        name: collections.deque(rewards.get(name, ()), maxlen=2 * window + 1)
+        for name in names
+    }
+
+  def __call__(self, scalars: metrics.Scalars) -> metrics.Scalars:
+    """The gains of s steps ago, with one more step's rewards."""
+    gains = {}
+    for name, rewards in self._rewards.items():
+      rewards.append(scalars[f'reward/{name}'])
+      if len(rewards) == rewards.maxlen:
+        before, after = (
+            metrics.mean_of_finite(part) for part in (
+                list(rewards)[: self._window], list(rewards)[-self._window:]
+            )
+        )
+        gains[f'learning_gain/{name}'] = after - before
+    return gains
+
+
 class Recorder:
   """Writes a step's metrics once the next step is under way.
 
@@ -71,10 +106,10 @@ class Recorder:
   """
 
   def __init__(
-      self, out: Writers, progress: Progress, names: Sequence[str],
-      num_splits: int, schedule: optax.Schedule,
+      self, out: Writers, progress: Progress, gains: Gains,
+      names: Sequence[str], num_splits: int, schedule: optax.Schedule,
   ):
-    self._out, self._progress = out, progress
+    self._out, self._progress, self._gains = out, progress, gains
     self._names, self._num_splits = names, num_splits
     self._schedule = schedule
     self._pending = None
@@ -100,5 +135,6 @@ class Recorder:
         'learning_rate': float(self._schedule(step - 1)),
         'seconds/step': seconds,
     }
+    scalars |= self._gains(scalars)
     self._out.scalars(step, scalars)
     self._progress(step, scalars, self._names)

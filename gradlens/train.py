@@ -31,7 +31,7 @@ from gradlens import (
 )
 from gradlens.optimizer import Optimizer, make_optimizer
 from gradlens.profile import tracing
-from gradlens.record import Progress, Recorder, Writers
+from gradlens.record import Gains, Progress, Recorder, Writers
 from gradlens.report import history
 from gradlens.train_step import TrainState
 
@@ -74,6 +74,14 @@ def _resolve(
         " set instrument_every=1, or correction.name='total'."
     )
   return config
+
+
+def _rewards(
+    workdir: epath.Path, names: Sequence[str]
+) -> dict[str, list[float]]:
+  """Those of the steps that were recorded."""
+  run = history.load(workdir)
+  return {name: run.values(f'reward/{name}').tolist() for name in names}
 
 
 def first_state(
@@ -159,9 +167,10 @@ def train(
       data = mixture.restore(data)
       _log.info('resuming %s at step %d', workdir, data['step'])
     first = data['step']
-    out = Writers([])
+    out, earlier = Writers([]), {}
     if hosts.first():
       metrics.truncate(workdir, first if first else -1)
+      earlier = _rewards(workdir, run.names)
       tensorboard = metric_writers.create_default_writer(
           workdir / 'tensorboard'
       )
@@ -180,7 +189,8 @@ def train(
         'reward' if config.objective == 'grpo' else 'loss',
     )
     recorder = Recorder(
-        out, progress, run.names, config.num_splits, optimizer.schedule
+        out, progress, Gains(run.names, config.gain_window, earlier), run.names,
+        config.num_splits, optimizer.schedule,
     )
 
     def evaluate_at(step: int) -> None:

@@ -312,10 +312,11 @@ class StepScalarsTest(MetricsTestCase):
 
   def test_a_plain_step_has_no_gradient_scalars(self):
     plain = _measured(_rows(), grams=None, weights=None, skipped_K=None)
-    self.assertEqual(metrics.gradient_scalars(
-        plain, S, _NAMES, _PROMPTS_K
-    ), {})
-    tags = {tag.split('/')[0] for tag in metrics.step_scalars(plain, S, _NAMES, _FILLED_KXB)}
+    self.assertEqual(
+        metrics.gradient_scalars(plain, S, _NAMES, _PROMPTS_K), {}
+    )
+    scalars = metrics.step_scalars(plain, S, _NAMES, _FILLED_KXB)
+    tags = {tag.split('/')[0] for tag in scalars}
     self.assertEqual(
         tags, {'loss', 'entropy', 'sampler_gap', 'abs_advantage', 'update_norm'}
     )

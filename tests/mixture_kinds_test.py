@@ -14,7 +14,8 @@ from gradlens.mixture import KINDS, Seen, make_kind
 NAMES = ('a', 'b', 'c')
 SIZES = (100, 400, 20)
 _KWARGS = {
-    'fixed': dict(shares=dict(a=1, b=2, c=3)), 'temperature': dict(temperature=2)
+    'fixed': dict(shares=dict(a=1, b=2, c=3)),
+    'temperature': dict(temperature=2),
 }
 
 
@@ -22,8 +23,10 @@ def make(name, **kwargs):
   return make_kind(name, _KWARGS.get(name, {}) | kwargs, NAMES, SIZES)
 
 
-def seen(advantages=(0.5, 0.5, 0.5), rewards=(0.5, 0.5, 0.5), gram=None,
-         counts=(8, 8, 8), estimate='unbiased'):
+def seen(
+    advantages=(0.5, 0.5, 0.5), rewards=(0.5, 0.5, 0.5), gram=None,
+    counts=(8, 8, 8), estimate='unbiased',
+):
   grams = None if gram is None else {estimate: np.asarray(gram).tolist()}
   return Seen(np.asarray(counts).tolist(), list(rewards), list(advantages), grams)
 

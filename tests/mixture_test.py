@@ -204,7 +204,7 @@ class UnequalTest(parameterized.TestCase):
 
   @parameterized.parameters(
       (dict(kind='sec', kwargs=dict(temperature=0)), 'must be above 0'),
-      (dict(kind='random'), "kind='random' is not known; choose one of uniform"),
+      (dict(kind='random'), "kind='random' is not known; choose .* uniform"),
       (dict(kind='uniform', max_prompts=21), 'max_prompts=21 .* 20 .*c'),
       (dict(kind='uniform', active=dict(d=(0, 1))), "names 'd', .* a, b, c"),
       (dict(kind='uniform', active=dict(a=(3, 3))), 'active.a=.3, 3. must be'),
