@@ -27,8 +27,10 @@ def seen(
     advantages=(0.5, 0.5, 0.5), rewards=(0.5, 0.5, 0.5), gram=None,
     counts=(8, 8, 8), estimate='unbiased',
 ):
-  grams = None if gram is None else {estimate: np.asarray(gram).tolist()}
-  return Seen(np.asarray(counts).tolist(), list(rewards), list(advantages), grams)
+  return Seen(
+      np.asarray(counts).tolist(), list(rewards), list(advantages),
+      None if gram is None else {estimate: np.asarray(gram).tolist()},
+  )
 
 
 def shares(kind, *seen_by_step):

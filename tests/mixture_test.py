@@ -106,7 +106,8 @@ class StateTest(parameterized.TestCase):
       ([task('a', 50)], 4, 3, {}, 'prompts_per_task=8'),
       ([task('a', 51)], 8, 3, {}, "tasks={'a'"),
       ([task('a', 50), task('b', 50)], 8, 3, {}, "tasks={'a'"),
-      ([task('a', 50)], 8, 3, dict(kind='sec'), "mixture={.*'kind': 'uniform'"),
+      ([task('a', 50)], 8, 3, dict(kind='sec', max_prompts=16),
+       "mixture={.*'kind': 'uniform'"),
       ([task('a', 50)], 8, 3, dict(num_splits=2), "mixture={'num_splits': 1"),
   )
   def test_state_of_other_data(self, tasks_, per_task, seed, kwargs, message):
@@ -205,6 +206,8 @@ class UnequalTest(parameterized.TestCase):
   @parameterized.parameters(
       (dict(kind='sec', kwargs=dict(temperature=0)), 'must be above 0'),
       (dict(kind='random'), "kind='random' is not known; choose .* uniform"),
+      (dict(kind='sec', max_prompts=8), "'sec' learns .* room for 8, the mean"),
+      (dict(kind='proportional', max_prompts=8), "'b' is to have 18 .* for 8"),
       (dict(kind='uniform', max_prompts=21), 'max_prompts=21 .* 20 .*c'),
       (dict(kind='uniform', active=dict(d=(0, 1))), "names 'd', .* a, b, c"),
       (dict(kind='uniform', active=dict(a=(3, 3))), 'active.a=.3, 3. must be'),

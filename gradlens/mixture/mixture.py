@@ -85,6 +85,12 @@ class Mixture:
     self._total, self._unit = prompts_per_task * len(tasks), num_splits
     self._check_records(prompts_per_task)
     self.kind = make_kind(kind, kwargs, self._names, self._sizes)
+    if self.kind.needs != 'nothing' and self.max_prompts == prompts_per_task:
+      raise ValueError(
+          f'mixture.kind={kind!r} learns how many prompts a task has, and'
+          f' mixture.max_prompts leaves room for {prompts_per_task}, the mean,'
+          ' only; set it to twice that, say.'
+      )
     self._from_K, self._to_K = _periods(active, self._names)
     self._check_quotas()
     self._orders = [
