@@ -56,7 +56,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.data = ml_collections.ConfigDict(dict(num_train=1024, num_heldout=256))
   # How many prompts each task has in a step, `prompts_per_task` on average: see
   # docs/mixture.md. Kinds are 'uniform', 'fixed', 'proportional',
-  # 'temperature', 'gradient', 'sec', 'dump', 'aligned' and 'mt_grpo'.
+  # 'temperature', 'gradient', 'sec', 'dump', 'pac', 'aligned' and 'mt_grpo'.
   c.mixture = ml_collections.ConfigDict(dict(
       kind='uniform',
       kwargs=ml_collections.ConfigDict(),

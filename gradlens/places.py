@@ -124,7 +124,7 @@ def arrange(
   if filled_KxB.all():
     # As they lie.
     prompts, prompt_mask, out, rewards = jax.tree.map(
-        lambda a: a[: index_KxB.size].reshape(*index_KxB.shape, *a.shape[1:]),
+        lambda a: a.reshape(*index_KxB.shape, *a.shape[1:]),
         tuple(found[:4]),
     )
     return Batch(prompts, prompt_mask, *out, rewards)

@@ -104,7 +104,7 @@ KINDS = (
     ('uniform', {}), ('fixed', dict(shares=dict(a=5, b=2, c=1))),
     ('gradient', dict(smoothing=0.5)), ('sec', dict(temperature=0.05)),
     ('dump', {}), ('aligned', dict(temperature=0.02)),
-    ('mt_grpo', dict(learning_rate=0.5)),
+    ('mt_grpo', dict(learning_rate=0.5)), ('pac', dict(cold_steps=3)),
 )
 
 

@@ -33,6 +33,30 @@ def seen(
   )
 
 
+def pac_by_hand(told, window, noise, drift):
+  """Posteriors by Bayes' rule, as products of normal densities on a grid."""
+  grid = np.linspace(-6, 6, 24001)
+  log_density = [-grid**2 / 2] * 3
+  for t in range(len(told)):
+    total = sum(told[t].completions_K)
+    for k in range(3):
+      latest = told[max(0, t + 1 - window): t + 1]
+      rewards = [one.rewards_K[k] for one in latest]
+      rise = 0.0
+      if len(rewards) > 1:
+        slope = np.polyfit(range(len(rewards)), rewards, 1)[0]
+        rise = slope * (len(rewards) - 1)
+      utility = (1 + rise) * np.mean(
+          [one.abs_advantages_K[k] for one in latest])
+      weight = 3 * told[t].completions_K[k] / total / noise**2
+      posterior = log_density[k] - weight * (grid - utility) ** 2 / 2
+      density = np.exp(posterior - posterior.max())
+      mean = density @ grid / density.sum()
+      variance = density @ (grid - mean) ** 2 / density.sum() + drift**2
+      log_density[k] = -(grid - mean) ** 2 / (2 * variance)
+      yield mean, variance
+
+
 def shares(kind, *seen_by_step):
   """After each step."""
   state, found = kind.init(), []
@@ -68,7 +92,10 @@ class EveryKindTest(parameterized.TestCase):
     shares_K = np.asarray(kind.shares(kind.init()))
     np.testing.assert_allclose(shares_K, shares_K[0] * np.ones(3))
 
-  @parameterized.parameters(*sorted({*KINDS} - {*_KWARGS, 'proportional'}))
+  # Draws of `pac` are of one task after the other: alike, but other ones.
+  @parameterized.parameters(*sorted(
+      {*KINDS} - {*_KWARGS, 'proportional', 'pac'}
+  ))
   def test_tasks_are_treated_alike(self, name):
     rng = np.random.default_rng(0)
     order = [2, 0, 1]
@@ -252,7 +279,48 @@ class BanditTest(parameterized.TestCase):
       np.testing.assert_allclose(got, want, rtol=2e-5)
     self.assertGreater(np.ptp(found[-1]), 0.05)
 
+  def test_pac_is_bayes_rule(self):
+    rng = np.random.default_rng(0)
+    told = [
+        seen(rng.uniform(size=3).tolist(), rng.uniform(size=3).tolist(),
+             counts=rng.integers(1, 20, 3)) for _ in range(9)
+    ]
+    kind = make('pac', window=4, noise=0.7, drift=0.3)
+    state, found = kind.init(), []
+    for one in told:
+      state = json.loads(json.dumps(kind.learn(state, one)))
+      found += zip(state['mean'], state['variance'], strict=True)
+    np.testing.assert_allclose(
+        found, list(pac_by_hand(told, 4, 0.7, 0.3)), rtol=1e-6
+    )
+
+  def test_pac_shares_are_chances_to_be_the_best(self):
+    kind = make('pac', cold_steps=0)
+    state = dict(
+        steps=5, recent=[[], [], []], mean=[0.0, 0.5, -9.0],
+        variance=[1.0, 0.44, 0.01],
+    )
+    # b less a is normal with mean 0.5 and variance 1.44: above 0 with
+    # Phi(0.5 / 1.2) = 0.6615, c never. Five standard errors of 4096 draws.
+    error = 5 * math.sqrt(0.6615 * 0.3385 / 4096)
+    found = kind.shares(state)
+    np.testing.assert_allclose(found[1], 0.6615, atol=error)
+    np.testing.assert_allclose(found[0], 0.3385, atol=error)
+    self.assertBetween(found[2], 1e-13, 1e-11)
+    # The same in the same step; others in another.
+    np.testing.assert_array_equal(kind.shares(state), found)
+    self.assertNotEqual(kind.shares(state | dict(steps=6))[0], found[0])
+
+  def test_pac_prefers_progress_at_equal_advantages(self):
+    rising = np.linspace(0.2, 0.6, 12)
+    told = [seen(rewards=(r, 0.4, 0.8 - r)) for r in rising]
+    found = shares(make('pac', cold_steps=11), *told)
+    np.testing.assert_array_equal(found[:10], 1 / 3)
+    self.assertGreater(found[-1][0], found[-1][1] + 0.1)
+    self.assertGreater(found[-1][1], found[-1][2] + 0.1)
+
   @parameterized.parameters(
+      ('pac', dict(noise=0), 'noise=0 must be above 0'),
       ('sec', dict(learning_rate=0), 'learning_rate=0'),
       ('dump', dict(window=0), 'window=0'),
       ('aligned', dict(smoothing=-1), 'smoothing=-1'),

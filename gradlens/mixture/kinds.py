@@ -7,6 +7,7 @@ from gradlens.mixture.bandits import dump, mt_grpo, sec
 from gradlens.mixture.constant import fixed, proportional, tempered, uniform
 from gradlens.mixture.gradients import aligned, gradient
 from gradlens.mixture.kind import Kind
+from gradlens.mixture.progress import pac
 
 KINDS = dict(
     uniform=uniform,
@@ -16,6 +17,7 @@ KINDS = dict(
     gradient=gradient,
     sec=sec,
     dump=dump,
+    pac=pac,
     aligned=aligned,
     mt_grpo=mt_grpo,
 )
