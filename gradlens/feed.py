@@ -110,13 +110,11 @@ class Feed:
 
   def learn(self, sampled: Sampled, measured: Measured) -> None:
     """Has the mixture learn, from the step before; this one comes next."""
-    self._catch_up()
-    self._pending = sampled, measured
-
-  def _catch_up(self) -> None:
-    if self._pending is None or self._mixture.kind.needs == 'nothing':
+    if self._mixture.kind.needs == 'nothing':
       return
-    self._state = self._mixture.learn(self._state, self._seen())
+    if self._pending is not None:
+      self._state = self._mixture.learn(self._state, self._seen())
+    self._pending = sampled, measured
 
   def _seen(self) -> Seen:
     if isinstance(self._pending, Seen):
@@ -127,7 +125,7 @@ class Feed:
 
   def state(self) -> dict[str, Any]:
     """All of it as plain JSON, for a checkpoint."""
-    if self._pending is None or self._mixture.kind.needs == 'nothing':
+    if self._pending is None:
       return self._state
     return self._state | {'pending': self._seen()._asdict()}
 

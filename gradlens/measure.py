@@ -109,6 +109,7 @@ def measure(
   config = config.copy_and_resolve_references()
   config.correction.apply = 'stacked'  # rows are kept, and taken in pairs
   config.num_splits = config.num_micro_batches = 1  # a batch is of one split
+  config.mixture.max_prompts = 0  # and of all tasks alike
   run = build.setup(config)
   if run.model.lora is not None:
     _log.info('gradients are those of adapters of rank %d', run.model.lora.rank)

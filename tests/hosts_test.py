@@ -27,7 +27,7 @@ _MESH = 'mesh.task=4,mesh.fsdp=2,model.num_key_value_heads=2'
 # checkpoints after steps 2, 4, 6.
 _ARG = (
     f'{_MESH},correction=pcgrad,correction.apply=two_pass,num_steps=6,'
-    'mixture.kind=sec,mixture.max_prompts=12,mixture.refill_rounds=1'
+    'mixture.kind=sec,mixture.max_prompts=12,mixture.refill_rounds=1,seed=3'
 )
 _ADAPTERS = (
     f'{_MESH},correction.apply=lagged,lora.rank=2,rollout.num_slots=8,'
