@@ -18,6 +18,7 @@ from gradlens import (
     experience,
     models,
     objective,
+    places,
     rollout,
     tasks,
     text,
@@ -84,11 +85,12 @@ def train(shape: toy_tasks.Shape) -> float:
   ), donate_argnums=0)
   rewards = toy_tasks.Rewards(shape.new)
   tokenizer = characters.tokenizer()
-  collect = experience.sampled(
+  collect = places.collect(experience.sampled(
       make_sampler(model, shape), text.prompt_encoder(tokenizer), tokenizer,
-      Scorer(rewards), _NAMES, num_completions=shape.completions,
-      max_prompt_tokens=toy_tasks.LONGEST_PROMPT,
-  )
+      Scorer(rewards), num_completions=shape.completions,
+      max_prompt_tokens=toy_tasks.LONGEST_PROMPT, max_new_tokens=shape.new,
+      stop_tokens=(),
+  ), _NAMES)
   state = train_step.TrainState(
       params, optimizer.corrected.init(params), jax.random.key(1), {}, {}
   )

@@ -56,11 +56,24 @@ def get_config() -> ml_collections.ConfigDict:
   c.tasks = ml_collections.ConfigDict()
   # Exact for tasks that are drawn from reasoning-gym, at most for others.
   c.data = ml_collections.ConfigDict(dict(num_train=1024, num_heldout=256))
+  # How many prompts each task has in a step, `prompts_per_task` on average: see
+  # docs/mixture.md. Kinds are 'uniform', 'fixed', 'proportional',
+  # 'temperature', 'gradient', 'sec', 'dump', 'pac', 'aligned' and 'mt_grpo'.
+  c.mixture = ml_collections.ConfigDict(dict(
+      kind='uniform',
+      kwargs=ml_collections.ConfigDict(),
+      max_prompts=0,  # of a task in a step; 0 is prompts_per_task
+      # name -> (first step, first step without; -1 is none): tasks that join
+      # or leave; steps are counted from 0.
+      active=ml_collections.ConfigDict(),
+      # How often prompts whose completions have equal rewards are replaced.
+      refill_rounds=0,
+  ))
 
   # 'grpo' learns from rewards of sampled completions; 'supervised' from the
   # reference answers.
   c.objective = 'grpo'
-  c.prompts_per_task = 16
+  c.prompts_per_task = 16  # of each task, or on average (`mixture`)
   c.num_splits = 2  # independent parts of each task's prompts, for the norms
   c.num_completions = 8
   c.inner_epochs = 1  # passes over each batch; measured in the first update
@@ -123,6 +136,7 @@ def get_config() -> ml_collections.ConfigDict:
   # held-out rewards, or 'heldout/TASK'; '' keeps none.
   c.checkpoint = ml_collections.ConfigDict(dict(every=50, keep=2, best=''))
   c.log_seconds = 10.0  # between progress lines
+  c.gain_window = 10  # steps on each side of a learning gain
   # Traces `steps` steps from step `start` on, counted from 0, for TensorBoard's
   # profile plugin; 0 steps never do. The first step compiles: start later.
   c.profile = ml_collections.ConfigDict(dict(start=0, steps=0))
@@ -130,6 +144,8 @@ def get_config() -> ml_collections.ConfigDict:
   c.lock()
   c.tasks.unlock()
   c.correction.kwargs.unlock()
+  c.mixture.kwargs.unlock()
+  c.mixture.active.unlock()
   return c
 
 

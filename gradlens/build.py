@@ -16,12 +16,13 @@ from gradlens import (
     hosts,
     meshes,
     models,
+    places,
     rollout,
     tasks,
     text,
     train_step,
 )
-from gradlens.experience import Collect
+from gradlens.experience import Answer, Collect
 from gradlens.objective import Objective
 from gradlens.optimizer import Optimizer
 from gradlens.values import about, check_values
@@ -267,6 +268,18 @@ def sampler(
   )
 
 
+def _sampled(
+    config: Any, run: Setup, sample: rollout.Sampler, scorer: tasks.Verifier,
+    num_completions: int,
+) -> Answer:
+  r = config.rollout
+  return experience.sampled(
+      sample, run.encode_prompt, run.tokenizer, scorer,
+      num_completions=num_completions, max_prompt_tokens=r.max_prompt_tokens,
+      max_new_tokens=r.max_new_tokens, stop_tokens=run.stop_tokens,
+  )
+
+
 def evaluation_sampler(
     config: Any, run: Setup, sample: rollout.Sampler,
     make_sampler: rollout.MakeSampler | None = None,
@@ -283,24 +296,29 @@ def sampled(
     num_completions: int,
 ) -> Collect:
   """Experience from the policy."""
-  return experience.sampled(
-      sample, run.encode_prompt, run.tokenizer, scorer, run.names,
-      num_completions=num_completions,
-      max_prompt_tokens=config.rollout.max_prompt_tokens,
+  return places.collect(
+      _sampled(config, run, sample, scorer, num_completions), run.names
+  )
+
+
+def answers(
+    config: Any, run: Setup, sample: rollout.Sampler, scorer: tasks.Verifier
+) -> Answer:
+  """Completions to learn from: sampled, or the reference answers."""
+  if config.objective == 'grpo':
+    return _sampled(config, run, sample, scorer, config.num_completions)
+  r = config.rollout
+  return experience.references(
+      run.encode_prompt, run.tokenizer, max_prompt_tokens=r.max_prompt_tokens,
+      max_new_tokens=r.max_new_tokens,
   )
 
 
 def collector(
     config: Any, run: Setup, sample: rollout.Sampler, scorer: tasks.Verifier
 ) -> Collect:
-  """Experience for training: sampled, or the reference answers."""
-  if config.objective == 'grpo':
-    return sampled(config, run, sample, scorer, config.num_completions)
-  r = config.rollout
-  return experience.references(
-      run.encode_prompt, run.tokenizer, max_prompt_tokens=r.max_prompt_tokens,
-      max_new_tokens=r.max_new_tokens,
-  )
+  """Experience to learn from, of as many prompts from every task."""
+  return places.collect(answers(config, run, sample, scorer), run.names)
 
 
 def steps(

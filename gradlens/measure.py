@@ -114,6 +114,7 @@ def measure(
   config.correction.apply = 'stacked'  # rows are kept, and taken in pairs
   config.num_splits = 1  # a batch is of one split, and is never divided
   config.num_micro_batches = config.num_mini_batches = 1
+  config.mixture.max_prompts = 0  # and of all tasks alike
   # What is measured is the policy's own gradient, of all that it samples; from
   # itself, as the reference, it does not diverge.
   for key, off in (('kl_coef', 0.0), ('mask_truncated', False)):
@@ -192,7 +193,8 @@ def _batches(
     config: ml_collections.ConfigDict, run: build.Setup, count: int
 ) -> Iterator[tuple[int, Batch]]:
   mixture = Mixture(run.tasks, config.prompts_per_task, config.seed)
-  hosts.check_same(mixture.state(0))
+  state = mixture.init()
+  hosts.check_same(state)
   key = jax.random.fold_in(jax.random.key(config.seed), 3)
   sample = build.sampler(config, run)
   with build.verifier(config, run) as verifier:
@@ -200,7 +202,8 @@ def _batches(
     for i in range(count):
       step_key = jax.random.fold_in(key, i)
       policy = models.join(run.params, run.frozen)
-      yield i, collect(policy, mixture.batch(i), step_key).batch
+      draw, state = mixture.draw(state)
+      yield i, collect(policy, draw.records, step_key).batch
       if (i + 1) % max(1, count // 10) == 0:
         _log.info('%d of %d prompts of each task', *(
             n * config.prompts_per_task for n in (i + 1, count)))

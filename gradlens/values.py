@@ -17,10 +17,12 @@ _AT_LEAST = {
     'rollout.max_prompt_tokens': 1, 'rollout.max_new_tokens': 1,
     'rollout.num_slots': 0, 'rollout.tensor': 0, 'evaluate.every': 1,
     'evaluate.batch_size': 1, 'evaluate.num_completions': 1,
-    'checkpoint.every': 1, 'checkpoint.keep': 1, 'lora.rank': 0,
+    'checkpoint.every': 1, 'checkpoint.keep': 1, 'gain_window': 1,
+    'lora.rank': 0,
     'mesh.task': 1, 'mesh.fsdp': -1, 'mesh.tensor': 1,
     'verifier.num_workers': 0, 'verifier.memory_mb': 64,
-    'profile.start': 0, 'profile.steps': 0,
+    'profile.start': 0, 'profile.steps': 0, 'mixture.max_prompts': 0,
+    'mixture.refill_rounds': 0,
 }
 _CHOICES = {
     'loss.aggregate': losses.AGGREGATES,
@@ -59,13 +61,17 @@ def check_values(config: Any) -> None:
   parts = (
       config.num_splits * config.num_mini_batches * config.num_micro_batches
   )
-  if config.prompts_per_task % parts:
+  key = 'mixture.max_prompts' if config.mixture.max_prompts else (
+      'prompts_per_task'
+  )
+  if max_prompts(config) % parts:
     raise ValueError(
-        f'prompts_per_task={config.prompts_per_task} is not a multiple of'
+        f'{key}={max_prompts(config)} is not a multiple of'
         f' num_splits={config.num_splits} x num_mini_batches='
         f'{config.num_mini_batches} x num_micro_batches='
         f'{config.num_micro_batches}.'
     )
+  _check_mixture(config)
   _check_advantages(config)
   _check_loss(config)
   _check_splits(config)
@@ -166,6 +172,41 @@ def _check_evaluation(config: Any) -> None:
         f'config.checkpoint.every={saved.every} must be a multiple of'
         f' evaluate.every={evaluate.every} where checkpoint.best is set: a'
         ' checkpoint is chosen by its evaluation.'
+    )
+
+
+def max_prompts(config: Any) -> int:
+  """Places for the prompts of a task in a batch."""
+  if config.mixture.max_prompts:
+    return config.mixture.max_prompts
+  return config.prompts_per_task
+
+
+def _check_mixture(config: Any) -> None:
+  """Refuses what a mixture cannot be together with.
+
+  Raises:
+    ValueError: one sentence with keys, values and the fix.
+  """
+  most, prompts = config.mixture.max_prompts, config.prompts_per_task
+  if most and most < prompts:
+    raise ValueError(
+        f'mixture.max_prompts={most} is below prompts_per_task={prompts}, the'
+        ' mean over tasks; raise it, or set 0.'
+    )
+  if prompts % config.num_splits:
+    raise ValueError(
+        f'prompts_per_task={prompts} is not a multiple of num_splits='
+        f'{config.num_splits}.'
+    )
+  if config.mixture.refill_rounds and (
+      config.objective != 'grpo' or config.num_completions == 1
+  ):
+    raise ValueError(
+        f'mixture.refill_rounds={config.mixture.refill_rounds} replaces prompts'
+        ' whose completions have equal rewards, and these are all: objective='
+        f'{config.objective!r}, num_completions={config.num_completions}; set'
+        ' it to 0.'
     )
 
 

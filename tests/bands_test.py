@@ -21,12 +21,13 @@ LIBRARY = (
 )
 RL = (
     'masked', 'hosts', 'text', 'models', 'tasks', 'rollout', 'advantages',
-    'losses', 'mixture', 'experience', 'rows', 'objective',
+    'losses', 'mixture', 'experience', 'places', 'rows', 'objective',
 )
 PROGRAM = (
     'command', 'optimizer', 'placement', 'policies', 'task_gradients',
-    'train_step', 'metrics', 'checkpoint', 'passing', 'evaluation', 'report',
-    'values', 'meshes', 'goal', 'build', 'profile', 'train',
+    'train_step', 'feed', 'metrics', 'record', 'checkpoint', 'passing',
+    'evaluation', 'report', 'values', 'meshes', 'goal', 'build', 'mixing',
+    'profile', 'train',
 )
 COMMANDS = ('main', 'measure', 'evaluate', 'export', 'aot')
 

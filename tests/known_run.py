@@ -14,6 +14,7 @@ from gradlens.report import history, summary
 CONFIG = {
     'seed': 7, 'num_steps': 40, 'num_splits': 2, 'prompts_per_task': 8,
     'num_completions': 4, 'lora': {'rank': 0}, 'rollout': {'temperature': 1.0},
+    'mixture': {'kind': 'uniform'},
     'loss': {'aggregate': 'sequence_mean', 'normalize': 'batch',
              'mask_truncated': False},
     'correction': {'name': 'equalize_norms'}}
@@ -34,7 +35,8 @@ def write_run(workdir, names=('a', 'b', 'c'), num_steps=40, every=1,
       'weight': rng.uniform(0.5, 2, shape), 'reward': rng.uniform(0, 1, shape),
       'layer_norm_sq/layers.00': 0.25 * unbiased,
       'layer_norm_sq/embed': 0.75 * unbiased,
-      'length': rng.uniform(3, 9, shape), 'skipped': np.zeros(shape)}
+      'length': rng.uniform(3, 9, shape), 'skipped': np.zeros(shape),
+      'prompts': np.full(shape, float(CONFIG['prompts_per_task']))}
   lines = []
   for t in range(0, num_steps, every):
     scalars = {f'{prefix}/{name}': values[t, k]

@@ -26,7 +26,7 @@ from gradlens import (
 from gradlens.experience import Batch
 from gradlens.optimizer import Optimizer, make_optimizer
 from gradlens.train_step import TrainState
-from gradlens.values import check_values
+from gradlens.values import check_values, max_prompts
 
 _log = logging.getLogger(__name__)
 
@@ -191,7 +191,7 @@ def _everywhere(on: Slice, shapes: Any) -> Any:
 
 
 def _batch(config: Any) -> Batch:
-  k, b = len(config.tasks), config.prompts_per_task
+  k, b = len(config.tasks), max_prompts(config)
   g = config.num_completions if config.objective == 'grpo' else 1
   t, c = config.rollout.max_prompt_tokens, config.rollout.max_new_tokens
   shape = jax.ShapeDtypeStruct
