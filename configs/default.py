@@ -49,8 +49,10 @@ def get_config() -> ml_collections.ConfigDict:
   ))
   # What stands around a task's prompts. `chat` puts them into the chat template
   # of the tokenizer, as words of a user, after those of the system if there are
-  # any.
-  c.prompt = ml_collections.ConfigDict(dict(chat=False, system=''))
+  # any. Prompts of more than rollout.max_prompt_tokens are refused, or dropped.
+  c.prompt = ml_collections.ConfigDict(
+      dict(chat=False, system='', drop_long=False)
+  )
   # name -> dict(source, pattern, template), with a verifier if it is not to be
   # the source's own; see docs/tasks.md.
   c.tasks = ml_collections.ConfigDict()

@@ -3,6 +3,8 @@
 Not a run by itself: it names no tasks. See `multidomain.py`.
 """
 
+from typing import Any
+
 import ml_collections
 
 from gradlens.configs import default
@@ -44,13 +46,14 @@ MODELS = dict(
 
 
 def get_config(
-    tasks: dict[str, str], arg: str | None
+    tasks: dict[str, dict[str, str]], arg: str | None
 ) -> ml_collections.ConfigDict:
   """GRPO of a published model, by taps, on a mesh.
 
   Args:
-    tasks: name to source; a prompt is the whole question.
-    arg: `model=NAME` of `MODELS` and keys of the config, as in `toy.py`.
+    tasks: name to source, template and verifier.
+    arg: `model=NAME` of `MODELS` and keys of the config, as in `toy.py`; or
+      `tiny`, and keys.
 
   Raises:
     ValueError: no such model, or see `default.parse_arg`.
@@ -63,29 +66,56 @@ def get_config(
         f'config argument model={name}: choose one of {", ".join(MODELS)}'
     )
   c = default.get_config()
-  c.init_from, sizes = MODELS[name]
-  c.model.update(sizes)
   c.tasks = ml_collections.ConfigDict({
-      task: dict(source=source, pattern='(?s)(.+)', template='{0}')
-      for task, source in tasks.items()
+      task: dict(pattern='', **spec) for task, spec in tasks.items()
   })
-  # Verifiers read all that the model says.
-  c.prompt.update(chat=True, system='Reply with the answer and nothing else.')
-  c.compute.dtype = 'bfloat16'
+  c.correction.apply = 'lagged'
   c.compute.remat = 'full'
+  if 'tiny' in parts:
+    _tiny(c)
+  else:
+    _published(c, *MODELS[name])
+  default.parse_arg(c, ','.join(
+      part for part in parts if not part.startswith('model=') and part != 'tiny'
+  ))
+  c.lock()
+  return c
+
+
+def _published(
+    c: ml_collections.ConfigDict, hub: str, sizes: dict[str, Any]
+) -> None:
+  c.init_from = hub
+  c.model.update(sizes)
+  c.prompt.update(chat=True, drop_long=True)
+  c.compute.dtype = 'bfloat16'
   # Eight rows, those of four tasks, each with a part of the slice.
   c.mesh.update(task=8, fsdp=-1, tensor=1)
-  c.correction.apply = 'lagged'
   c.num_steps = 500
   c.prompts_per_task = 16
   c.num_completions = 8
   c.rollout.update(max_prompt_tokens=1024, max_new_tokens=3072)
-  c.data.update(num_train=8192, num_heldout=256)
+  c.data.update(num_train=100_000, num_heldout=256)
   c.optimizer.learning_rate = 1e-6
   c.evaluate.update(every=50, num_completions=1, batch_size=16)
   c.checkpoint.every = 50
-  default.parse_arg(
-      c, ','.join(part for part in parts if not part.startswith('model='))
+
+
+def _tiny(c: ml_collections.ConfigDict) -> None:
+  """A random model of bytes, and records that are made up."""
+  for spec in c.tasks.values():
+    joined = '&' if '?' in spec.source else '?'
+    spec.source += f'{joined}files=made_up'
+    spec.verifier = f'0.9*{spec.verifier}+0.1*format?pattern=(?s).*[a-m].*'
+  c.model.update(
+      hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+      num_attention_heads=2, num_key_value_heads=1, head_dim=16,
+      max_position_embeddings=384,
   )
-  c.lock()
-  return c
+  c.num_steps = 4
+  c.prompts_per_task = 4
+  c.num_completions = 4
+  c.rollout.update(max_prompt_tokens=320, max_new_tokens=24)
+  c.data.update(num_train=100_000, num_heldout=16)
+  c.evaluate.update(every=2, num_completions=2, batch_size=16)
+  c.checkpoint.every = 2

@@ -207,6 +207,11 @@ def setup(config: Any) -> Setup:
   encode_prompt = text.remembered(text.prompt_encoder(
       tokenizer, chat=config.prompt.chat, system=config.prompt.system
   ))
+  if config.prompt.drop_long:
+    all_tasks = [
+        text.without_long(encode_prompt, task, r.max_prompt_tokens)
+        for task in all_tasks
+    ]
   for task in all_tasks:
     text.check_lengths(
         encode_prompt, tokenizer, task.name, task.train + task.heldout,

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Sequence
 import functools
+import logging
 from typing import Any
 
 import numpy as np
+
+_log = logging.getLogger(__name__)
 
 Tokens = tuple[np.ndarray, np.ndarray]
 Encode = Callable[[str], Sequence[int]]
@@ -70,6 +73,39 @@ def pad(tokens: Sequence[Sequence[int]], length: int, *, left: bool) -> Tokens:
 def decode(tokenizer: Any, tokens: np.ndarray, mask: np.ndarray) -> str:
   """The text of one completion, without the stop token."""
   return tokenizer.decode(tokens[mask].tolist(), skip_special_tokens=True)
+
+
+def without_long(
+    encode_prompt: Encode, task: Any, max_prompt_tokens: int
+) -> Any:
+  """A task without the records whose prompts do not fit; the log says how many.
+
+  Raises:
+    ValueError: none is left to train on, or to hold out.
+  """
+
+  def fitting(records: Sequence[Any], what: str) -> list[Any]:
+    kept = [
+        record for record in records
+        if len(encode_prompt(record.prompt)) <= max_prompt_tokens
+    ]
+    if records and not kept:
+      raise ValueError(
+          f'task {task.name!r}: of {len(records)} {what} prompts none has'
+          f' rollout.max_prompt_tokens={max_prompt_tokens} or less; raise it.'
+      )
+    if len(kept) < len(records):
+      _log.warning(
+          'task %s: %d of %d %s prompts are dropped, with more than'
+          ' rollout.max_prompt_tokens=%d', task.name,
+          len(records) - len(kept), len(records), what, max_prompt_tokens,
+      )
+    return kept
+
+  return task._replace(
+      train=fitting(task.train, 'training'),
+      heldout=fitting(task.heldout, 'held-out'),
+  )
 
 
 def check_lengths(

@@ -108,6 +108,37 @@ class PadTest(absltest.TestCase):
           text.pad([list(range(length))], 3, left=left)
 
 
+class WithoutLongTest(absltest.TestCase):
+
+  def drop(self, train, heldout, limit=4):
+    records = [
+        [tasks.Record(p, '1', {}) for p in own] for own in (train, heldout)
+    ]
+    task = text.without_long(
+        text.prompt_encoder(_TOKENIZER), tasks.Task('sums', *records, None),
+        limit,
+    )
+    return [[r.prompt for r in own] for own in (task.train, task.heldout)]
+
+  def test_what_fits_stays_in_order(self):
+    with self.assertLogs('gradlens.text', 'WARNING') as logs:
+      kept = self.drop(['1+1=', '17+8=', '3+4='], ['5+5=', '日本'])
+    self.assertEqual(kept, [['1+1=', '3+4='], ['5+5=']])
+    self.assertLen(logs.output, 2)
+    self.assertIn('sums: 1 of 3 training prompts are dropped', logs.output[0])
+    self.assertIn('sums: 1 of 2 held-out prompts', logs.output[1])
+
+  def test_nothing_is_said_where_nothing_is_dropped(self):
+    with self.assertNoLogs('gradlens.text', 'WARNING'):
+      self.assertEqual(self.drop(['1+1='], ['2+2=']), [['1+1='], ['2+2=']])
+
+  def test_a_side_that_would_be_empty_is_refused(self):
+    with self.assertRaisesRegex(
+        ValueError, "'sums': of 2 held-out prompts none .*max_prompt_tokens=4"
+    ):
+      self.drop(['1+1='], ['17+8=', '12+1='])
+
+
 class CheckLengthsTest(parameterized.TestCase):
 
   def check(self, records, prompt=4, answer=3):
