@@ -96,42 +96,59 @@ def leave_one_out(rewards_KxBxG: jax.Array) -> jax.Array:
   )
 
 
-def _of_split(statistic, values_KxBxG, num_splits, over):
-  """A statistic over a split of each task, or of all tasks: `[K, B, 1]`."""
+def _of_split(
+    values_KxBxG, filled_KxB, num_splits, over
+) -> tuple[jax.Array, jax.Array]:
+  """Mean and deviation over a split of each task, or of all: `[K, B, 1]`."""
   k, b, g = values_KxBxG.shape
   axis = dict(task=(2, 3), batch=(0, 2, 3))[over]
-  found = statistic(
-      values_KxBxG.reshape(k, num_splits, b // num_splits, g), axis
+  values = values_KxBxG.reshape(k, num_splits, b // num_splits, g)
+  filled = jnp.broadcast_to(
+      filled_KxB.reshape(k, num_splits, b // num_splits, 1), values.shape
   )
-  shape = (k, num_splits, b // num_splits, 1)
-  return jnp.broadcast_to(found, shape).reshape(k, b, 1)
+
+  def spread(found):
+    found = jnp.expand_dims(found, axis)
+    shape = (k, num_splits, b // num_splits, 1)
+    return jnp.broadcast_to(found, shape).reshape(k, b, 1)
+
+  mean = masked.mean(values, filled, axis)
+  off = values - jnp.expand_dims(mean, axis)
+  deviation = jnp.sqrt(masked.mean(off**2, filled, axis))
+  # Exactly 0 where all are equal, which rounding is not.
+  most = jnp.max(jnp.where(filled, values, -jnp.inf), axis)
+  least = jnp.min(jnp.where(filled, values, jnp.inf), axis)
+  return spread(mean), spread(jnp.where(most == least, 0.0, deviation))
 
 
 def centered(
-    values_KxBxG: jax.Array, *, over: str, num_splits: int
+    values_KxBxG: jax.Array, filled_KxB: jax.Array, *, over: str,
+    num_splits: int,
 ) -> jax.Array:
   """Values without their mean over a split.
 
   Args:
     values_KxBxG: float32; the prompts of a split lie one after the other.
+    filled_KxB: bool, False at places without a prompt, which do not count.
     over: 'task', each task by itself, or 'batch', all of them.
     num_splits: S, a divisor of B.
 
   Returns:
     float32 `[K, B, G]`; exactly 0 where all are equal.
   """
-  found = values_KxBxG - _of_split(_mean, values_KxBxG, num_splits, over)
-  spread = _of_split(_deviation, values_KxBxG, num_splits, over)
-  return jnp.where(spread == 0, 0.0, found)
+  mean, deviation = _of_split(values_KxBxG, filled_KxB, num_splits, over)
+  return jnp.where(deviation == 0, 0.0, values_KxBxG - mean)
 
 
 def scaled(
-    values_KxBxG: jax.Array, *, over: str, num_splits: int
+    values_KxBxG: jax.Array, filled_KxB: jax.Array, *, over: str,
+    num_splits: int,
 ) -> jax.Array:
   """Values by their (population) standard deviation over a split.
 
   Args:
     values_KxBxG: float32; the prompts of a split lie one after the other.
+    filled_KxB: bool, False at places without a prompt, which do not count.
     over: 'task', each task by itself (Zhang et al., AgentRL, 2025, arXiv
       2510.04206, there of tokens), or 'batch', all of them (Hu et al.,
       REINFORCE++, 2025, arXiv 2501.03262).
@@ -140,13 +157,13 @@ def scaled(
   Returns:
     float32 `[K, B, G]`, and 0 where there is no deviation.
   """
-  return masked.divide(
-      values_KxBxG, _of_split(_deviation, values_KxBxG, num_splits, over)
-  )
+  _, deviation = _of_split(values_KxBxG, filled_KxB, num_splits, over)
+  return masked.divide(values_KxBxG, deviation)
 
 
 def relative(
-    rewards_KxBxG: jax.Array, *, baseline: str, scale: str, num_splits: int
+    rewards_KxBxG: jax.Array, filled_KxB: jax.Array, *, baseline: str,
+    scale: str, num_splits: int,
 ) -> jax.Array:
   """Rewards less a baseline, by a scale.
 
@@ -161,6 +178,8 @@ def relative(
 
   Args:
     rewards_KxBxG: float32 rewards.
+    filled_KxB: bool, False at places without a prompt, which have no part in
+      the statistics of others.
     baseline: what is subtracted, the mean of the 'group', of its other
       completions ('leave_one_out'), of the 'task', or of the 'batch'.
     scale: what is divided by, the standard deviation of the group ('std'), of
@@ -185,7 +204,9 @@ def relative(
           f"scale='std' is the group's, and baseline={baseline!r} is not; use"
           " scale='task' or 'batch'."
       )
-    values = centered(rewards_KxBxG, over=baseline, num_splits=num_splits)
+    values = centered(
+        rewards_KxBxG, filled_KxB, over=baseline, num_splits=num_splits
+    )
   elif baseline == 'leave_one_out':
     values = leave_one_out(rewards_KxBxG)
   else:
@@ -194,11 +215,12 @@ def relative(
     return values
   if scale == 'std':
     return masked.divide(values, _deviation(rewards_KxBxG, -1))
-  return scaled(values, over=scale, num_splits=num_splits)
+  return scaled(values, filled_KxB, over=scale, num_splits=num_splits)
 
 
 def decoupled(
-    rewards_KxBxGxM: jax.Array, weights_M: jax.Array, *, num_splits: int
+    rewards_KxBxGxM: jax.Array, weights_M: jax.Array, filled_KxB: jax.Array, *,
+    num_splits: int,
 ) -> jax.Array:
   """Several rewards, each normalized in its group before they are added.
 
@@ -213,6 +235,7 @@ def decoupled(
   Args:
     rewards_KxBxGxM: float32 rewards of each completion.
     weights_M: float32, of each reward.
+    filled_KxB: bool, False at places without a prompt, which do not count.
     num_splits: S, a divisor of B; the last normalization is each split's own.
 
   Returns:
@@ -227,7 +250,7 @@ def decoupled(
       in_axes=-1, out_axes=-1,
   )(rewards_KxBxGxM)
   values = centered(
-      jnp.einsum('kbgm,m->kbg', each, weights_M), over='batch',
+      jnp.einsum('kbgm,m->kbg', each, weights_M), filled_KxB, over='batch',
       num_splits=num_splits,
   )
-  return scaled(values, over='batch', num_splits=num_splits)
+  return scaled(values, filled_KxB, over='batch', num_splits=num_splits)

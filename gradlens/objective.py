@@ -29,7 +29,8 @@ class Objective(NamedTuple):
 
   Attributes:
     select: the batch, without what is not to be learned from.
-    advantages: of `rewards_KxBxG`.
+    advantages: of `rewards_KxBxG`, and of `filled_KxB`, which is True where
+      there is a prompt.
     terms: of the loss, which is their sum.
     policies: whose log-probabilities the terms find in `Row.logprobs`: `OLD`
       is the policy before the step's first update, `REFERENCE` the one before
@@ -38,7 +39,7 @@ class Objective(NamedTuple):
   """
 
   select: Callable[[Batch], Batch]
-  advantages: Callable[[jax.Array], jax.Array]
+  advantages: Callable[[jax.Array, jax.Array], jax.Array]
   terms: tuple[Term, ...]
   policies: tuple[str, ...]
   extras: Callable[[jax.Array], dict[str, jax.Array]]
@@ -162,7 +163,9 @@ def grpo(
   """
   return Objective(
       everything,
-      functools.partial(advantages.group_advantages, scale=advantage_scale),
+      lambda rewards_KxBxG, filled_KxB: advantages.group_advantages(
+          rewards_KxBxG, scale=advantage_scale
+      ),
       (surrogate(functools.partial(
           losses.clipped, clip_low=clip_low, clip_high=clip_high
       )),),
@@ -175,7 +178,7 @@ def supervised() -> Objective:
   """Maximum likelihood of the reference answers."""
   return Objective(
       everything,
-      jnp.ones_like,
+      lambda rewards_KxBxG, filled_KxB: jnp.ones_like(rewards_KxBxG),
       (lambda scores, row: (-scores.logprobs, {}),),
       (),
       lambda rewards_KxBxG: {},  # All are 1.

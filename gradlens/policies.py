@@ -86,9 +86,11 @@ def make_prepare(
   }
 
   def prepare(state: Any, batch: Batch):
+    # A place without a prompt has no sampled token.
+    filled_KxB = jnp.any(batch.mask_KxBxGxC, axis=(2, 3))
     batch = objective.select(batch)
     return Prompts(
-        batch, objective.advantages(batch.rewards_KxBxG),
+        batch, objective.advantages(batch.rewards_KxBxG, filled_KxB),
         {name: policies[name](state, batch) for name in objective.policies},
     )
 

@@ -8,6 +8,7 @@ import numpy as np
 from gradlens import advantages
 
 K, B, G, M, S = 3, 4, 5, 2, 2
+_ALL = np.ones((K, B), bool)
 
 
 class GroupTest(parameterized.TestCase):
@@ -66,7 +67,12 @@ def _by(values, scale):
   return values / scale if scale > 1e-7 else 0 * values
 
 
-def _oracle(rewards, baseline, scale):
+def _mean(values):
+  """0 of no prompts."""
+  return np.mean(values) if values.size else 0.0
+
+
+def _oracle(rewards, baseline, scale, filled=_ALL):
   """In float64, one prompt after the other."""
   r = rewards.astype(np.float64)
   values = np.zeros_like(r)
@@ -74,18 +80,21 @@ def _oracle(rewards, baseline, scale):
     rest = [r[k, b, i] for i in range(G) if i != g]
     mean = dict(
         group=np.mean(r[k, b]), leave_one_out=np.mean(rest),
-        task=np.mean(r[k, _split(b)]), batch=np.mean(r[:, _split(b)]),
+        task=_mean(r[k, _split(b)][filled[k, _split(b)]]),
+        batch=_mean(r[:, _split(b)][filled[:, _split(b)]]),
     )[baseline]
     values[k, b, g] = r[k, b, g] - mean
   found = np.zeros_like(r)
   for k, b in np.ndindex(K, B):
     among = dict(
-        std=r[k, b], none=None, task=values[k, _split(b)],
-        batch=values[:, _split(b)],
+        std=r[k, b], none=None,
+        task=values[k, _split(b)][filled[k, _split(b)]],
+        batch=values[:, _split(b)][filled[:, _split(b)]],
     )[scale]
-    found[k, b] = values[k, b] if among is None else _by(
-        values[k, b], np.std(among)
-    )
+    if among is None:
+      found[k, b] = values[k, b]
+    elif among.size:
+      found[k, b] = _by(values[k, b], np.std(among))
   return found
 
 
@@ -102,7 +111,8 @@ class RelativeTest(parameterized.TestCase):
   def test_is_numpys(self, baseline, scale):
     rewards = _rewards()
     got = advantages.relative(
-        jnp.asarray(rewards), baseline=baseline, scale=scale, num_splits=S
+        jnp.asarray(rewards), _ALL, baseline=baseline, scale=scale,
+        num_splits=S,
     )
     want = _oracle(rewards, baseline, scale)
     np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
@@ -120,17 +130,38 @@ class RelativeTest(parameterized.TestCase):
     rewards = jnp.asarray(_rewards())
     other = rewards.at[:, B // S:].set(_rewards(1)[:, B // S:])
     whole, changed = (
-        advantages.relative(r, baseline=baseline, scale=scale, num_splits=S)
-        for r in (rewards, other)
+        advantages.relative(
+            r, _ALL, baseline=baseline, scale=scale, num_splits=S
+        ) for r in (rewards, other)
     )
     np.testing.assert_array_equal(whole[:, :B // S], changed[:, :B // S])
     self.assertGreater(float(jnp.abs(whole - changed).max()), 0.1)
 
   @parameterized.parameters(*COMBINATIONS)
+  def test_places_without_a_prompt_do_not_count(self, baseline, scale):
+    rewards = _rewards()
+    filled = np.array([[1, 0, 1, 1], [0, 1, 1, 0], [0, 0, 0, 1]], bool)
+    got, changed = (
+        np.asarray(advantages.relative(
+            jnp.asarray(r), filled, baseline=baseline, scale=scale,
+            num_splits=S,
+        ))[filled] for r in (
+            rewards, np.where(filled[..., None], rewards, rewards[..., ::-1])
+        )
+    )
+    want = _oracle(rewards, baseline, scale, filled)
+    np.testing.assert_allclose(got, want[filled], rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(got, changed)
+    if {baseline, scale} & {'task', 'batch'}:
+      every = _oracle(rewards, baseline, scale)
+      self.assertGreater(np.abs((every - want)[filled]).max(), 1e-2)
+
+  @parameterized.parameters(*COMBINATIONS)
   def test_equal_rewards_give_exactly_no_advantage(self, baseline, scale):
     # Of 0.9 the mean is off by rounding, and so is the deviation from it.
     got = advantages.relative(
-        jnp.full((2, 6, 7), 0.9), baseline=baseline, scale=scale, num_splits=2
+        jnp.full((2, 6, 7), 0.9), np.ones((2, 6), bool), baseline=baseline,
+        scale=scale, num_splits=2,
     )
     np.testing.assert_array_equal(got, 0.0)
 
@@ -143,7 +174,8 @@ class RelativeTest(parameterized.TestCase):
   def test_refuses(self, baseline, scale, message):
     with self.assertRaisesRegex(ValueError, message):
       advantages.relative(
-          jnp.ones((1, 2, 2)), baseline=baseline, scale=scale, num_splits=1
+          jnp.ones((1, 2, 2)), np.ones((1, 2), bool), baseline=baseline,
+          scale=scale, num_splits=1,
       )
 
   def test_one_completion_has_no_others(self):
@@ -166,7 +198,7 @@ class DecoupledTest(parameterized.TestCase):
       among = values[:, _split(b)]
       want[:, b] = (values[:, b] - among.mean()) / among.std()
     got = advantages.decoupled(
-        jnp.asarray(rewards), jnp.asarray(weights), num_splits=S
+        jnp.asarray(rewards), jnp.asarray(weights), _ALL, num_splits=S
     )
     np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
 
@@ -174,7 +206,9 @@ class DecoupledTest(parameterized.TestCase):
     # Two of four have the first reward, one the second: it is rarer, and so
     # worth more. Added first, both would be worth the same.
     rewards = jnp.array([[[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]]])
-    got = advantages.decoupled(rewards, jnp.ones(2), num_splits=1)[0, 0]
+    got = advantages.decoupled(
+        rewards, jnp.ones(2), np.ones((1, 1), bool), num_splits=1
+    )[0, 0]
     self.assertGreater(float(got[2]), float(got[0]) + 0.1)
     added = advantages.group_advantages(rewards.sum(-1), scale='std')[0, 0]
     self.assertEqual(float(added[2]), float(added[0]))

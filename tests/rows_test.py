@@ -44,9 +44,10 @@ class RowsTest(parameterized.TestCase):
         for names in itertools.product(AGGREGATES, NORMALIZES)
     }
     loss, gradient = expected.pop((aggregate, normalize))
+    found = GRPO.advantages(batch.rewards_KxBxG, None)
     row, _ = rows_lib.make_rows(
-        rows_lib.Prompts(batch, GRPO.advantages(batch.rewards_KxBxG), {}), S,
-        aggregate=aggregate, normalize=normalize,
+        rows_lib.Prompts(batch, found, {}), S, aggregate=aggregate,
+        normalize=normalize,
     )
     (loss_R, _), grads, _ = _row_gradients(aggregate)(
         {}, joint_loss.policy()[1], row

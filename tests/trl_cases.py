@@ -101,7 +101,10 @@ def loss(name, given):
 def advantage(name, given):
   """Ours, of prompts that are all of one task."""
   rewards = jnp.asarray(given['rewards']).reshape(1, -1, COMPLETIONS)
-  found = advantages.relative(rewards, num_splits=1, **ADVANTAGES[name])
+  found = advantages.relative(
+      rewards, np.ones(rewards.shape[:2], bool), num_splits=1,
+      **ADVANTAGES[name],
+  )
   return np.asarray(found).reshape(-1)
 
 
