@@ -387,7 +387,6 @@ class NeedsTest(parameterized.TestCase):
       needs(config, topology, compare=False)
     self.assertNotIn('\n', str(caught.exception))
 
-
   @parameterized.parameters((0, True), (2, False))
   def test_a_reference_policy_lies_where_the_parameters_do(self, rank, kept):
     config = changed('tiny_config', **{
@@ -471,8 +470,8 @@ class ProgramTest(absltest.TestCase):
     self.assertTrue(on['fits'] and off['fits'])
     self.assertGreater(on['headroom'], 0.1)
     # The sampler has all parameters in bfloat16, and moments beside it, two of
-    # four bytes: of matrices on sixteen chips, of norms and biases on each, with
-    # counts and the Grams of eight rows.
+    # four bytes: of matrices on sixteen chips, of norms and biases on each,
+    # with counts and the Grams of eight rows.
     sampler = on['sampler']
     vectors = 36 * (2 * 2048 + 2048 + 2 * 256) + 2048
     matrices = 36 * 2048 * (2 * 2048 + 512 + 3 * 11_008) + 151_936 * 2048
