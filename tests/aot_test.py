@@ -387,6 +387,23 @@ class NeedsTest(parameterized.TestCase):
       needs(config, topology, compare=False)
     self.assertNotIn('\n', str(caught.exception))
 
+  @parameterized.parameters((0, True), (2, False))
+  def test_a_reference_policy_lies_where_the_parameters_do(self, rank, kept):
+    config = changed('tiny_config', **{
+        'mesh.fsdp': -1, 'loss.kl_coef': 0.1, 'prompts_per_task': 16,
+        'lora.rank': rank,
+    })
+    devices = programs.find_devices('v5e:2x4')
+    state = programs.plan(config, devices).state
+    if not kept:
+      self.assertEqual(state.reference, {})
+      return
+    jax.tree.map(
+        lambda a, b: self.assertEqual((a.shape, a.sharding),
+                                      (b.shape, b.sharding)),
+        state.reference, state.params,
+    )
+
 
 class ProgramTest(absltest.TestCase):
 

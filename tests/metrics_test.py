@@ -299,6 +299,7 @@ class StepScalarsTest(MetricsTestCase):
     self.assert_scalars(scalars, 'loss', [0 + 1, 2 + 3, 4 + 5])
     self.assert_scalars(scalars, 'entropy', [0.5, 6.5, 20.5])
     self.assert_scalars(scalars, 'sampler_gap', [0.05, 0.25, 0.45])
+    self.assert_scalars(scalars, 'kl', [0.125, 0.625, 1.125])
     self.assert_scalars(scalars, 'abs_advantage', [1.0, 2.0, 0.0])
     self.assertEqual(scalars['update_norm'], 0.25)
     gradient = metrics.gradient_scalars(

@@ -126,7 +126,7 @@ def oracle(batch, case):
     if case == 'everything':
       # At the first update the policy is the old one, whose ratio is 1.
       ratio = jnp.exp(new - jax.lax.stop_gradient(new))
-      trust = np.minimum(np.exp(old - sampled), 1.1)
+      trust = jnp.minimum(jnp.exp(old - sampled), 1.1)
       return (
           -trust * ratio * advantage + 0.5 * (jnp.exp(-log) - 1 + log)
           - 0.2 * entropy
@@ -150,7 +150,10 @@ def oracle(batch, case):
     found, *seen = values(params)
     return jnp.sum(weight * found), (found, *seen)
 
-  (loss, seen), slope = jax.value_and_grad(total, has_aux=True)(params)
+  (loss, seen), slope = jax.jit(
+      jax.value_and_grad(total, has_aux=True),
+      compiler_options=joint_loss.QUICK,
+  )(params)
   of_row = row // (B * G // S)
   found, divergence, clipped = (np.asarray(a, np.float64) for a in seen)
   sums = np.bincount(of_row, weight * found, R)

@@ -44,7 +44,7 @@ def prepared(model, state, batch, mesh=None, micro=1):
   found = jax.jit(policies.make_prepare(
       model, goal, num_splits=S, temperature=joint_loss.TEMPERATURE,
       num_micro_batches=micro, mesh=mesh,
-  ))(state, batch)
+  ), compiler_options=joint_loss.QUICK)(state, batch)
   return {
       name: np.where(batch.mask_KxBxGxC, a, 0.0)
       for name, a in found.logprobs.items()
