@@ -245,6 +245,24 @@ class RefillTest(parameterized.TestCase):
         rooms.add(room)
     self.assertEqual(rooms, {24, 12, 6, 3})
 
+  @parameterized.parameters(1, 2, 5, 8)
+  def test_a_round_of_few_prompts(self, prompts):
+    all_tasks = make_tasks()[:1]
+    mix = mixture.Mixture(all_tasks, prompts, 0)
+    engine = Engine((1, 1, 1))
+    fed = feed.Feed(
+        mix, engine, NAMES[:1], mix.init(), num_splits=1, refill_rounds=1
+    )
+    sampled = fed.sample(None, jax.random.key(0))
+    self.assertEqual(sampled.refilled_K.tolist(), [prompts])
+    self.assertEqual([room for _, _, room in engine.calls], [prompts] * 2)
+    engine.equal['a'] = 2
+    fed.sample(None, jax.random.key(1))
+    first = engine.calls[2][0]
+    equal = sum(number(tasks.Record(p, '', {})) % 2 == 0 for p in first)
+    if equal:
+      self.assertBetween(engine.calls[3][2], equal, max(1, 2 * equal))
+
   def test_a_task_may_run_out(self):
     # b has no prompt with an advantage, and 10 in all: 8, and 2 more.
     fed, engine = make(
