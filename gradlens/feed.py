@@ -17,7 +17,7 @@ from gradlens.mixture import Draw, Mixture, Seen, plain
 from gradlens.places import arrange, drawn, places, put
 from gradlens.train_step import Measured
 
-_SMALLEST = 8  # a round samples at least this part of a step's prompts
+_PARTS = 1, 2, 4, 8  # of a step's prompts, that a round has room for
 _ROUNDS = 2**32 - 1  # rounds have keys that are no prompt's
 
 
@@ -102,9 +102,8 @@ class Feed:
     if not asked:
       return draw, np.zeros(len(records), int), None
     # Few numbers of prompts, since each is compiled once.
-    room = len(equal_N)
-    while -(-room // 2) >= max(len(asked), len(equal_N) / _SMALLEST):
-      room = -(-room // 2)
+    rooms = (-(-len(equal_N) // part) for part in _PARTS)
+    room = min(room for room in rooms if room >= len(asked))
     counts_K = np.array([len(own) for own in records])
     return draw, counts_K, self._answer(params, asked, key, room)
 
