@@ -28,6 +28,7 @@ from gradlens import (
     metrics,
     models,
     rollout,
+    tasks,
     text,
 )
 from gradlens.mixture import Mixture
@@ -222,6 +223,8 @@ def train(
   steps = build.steps(config, run.model, optimizer, objective, run.mesh)
   mixture = Mixture(run.tasks, config.prompts_per_task, config.seed)
   hosts.check_same(mixture.state(0))
+  late = tasks.Late(epath.Path(workdir) / 'late', jax.process_index())
+  verifier = build.verifier(config, run, late)
   # Nothing is written before all else is found right.
   hosts.by_first(lambda: checkpoint.claim(workdir, config.to_dict()))
   workdir = epath.Path(workdir)
@@ -233,7 +236,7 @@ def train(
 
   with contextlib.ExitStack() as stack:
     enter = stack.enter_context
-    verifier = enter(build.verifier(config, run))
+    enter(verifier)
     saved = enter(checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep))
     asked_to_end = enter(_on_sigterm())
     first = 0

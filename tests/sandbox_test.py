@@ -21,8 +21,9 @@ from sandboxed import (
     inhabitants,
     is_python,
 )
+import tiny_config
 
-from gradlens import build, tasks, values
+from gradlens import build, tasks, train, values
 from gradlens.configs import default
 from gradlens.tasks import attempts, sandbox, seccomp, verifiers
 
@@ -467,6 +468,13 @@ class ConfineTest(parameterized.TestCase):
       with self.assertLogs(level='WARNING'):
         build.verifier(config, run)
     check.assert_not_called()
+
+  def test_a_run_that_is_refused_has_written_nothing(self):
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(
+        tasks, 'confine', side_effect=ValueError('no sandbox')):
+      with self.assertRaisesRegex(ValueError, 'no sandbox'):
+        train.train(tiny_config.get_config(), f'{folder}/run')
+      self.assertFalse(os.path.exists(f'{folder}/run'))
 
   @parameterized.parameters(('num_workers', -1), ('memory_mb', 63))
   def test_values_of_a_config(self, key, value):
