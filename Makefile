@@ -11,7 +11,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test quick lint bench warm-start clean
+.PHONY: demo test quick lint bench trl-check warm-start clean
 
 demo: $(INSTALLED)
 	$(RUN) -m gradlens.main --config=configs/toy.py --workdir=runs/demo
@@ -40,6 +40,13 @@ bench: $(INSTALLED) .venv-bench/installed .venv-bench-trl/installed \
 	$(RUN) -m benchmarks.depth
 	$(RUN) -m benchmarks.grpo --trl=.venv-bench-trl/bin/python \
 	  --tunix=.venv-bench-tunix/bin/python
+
+# The losses and advantages of TRL beside these: how far they are apart.
+trl-check: $(INSTALLED) .venv-bench-trl/installed
+	mkdir -p runs
+	HF_HUB_OFFLINE=1 .venv-bench-trl/bin/python benchmarks/trl_losses.py \
+	  runs/trl_values.json
+	$(RUN) tests/trl_cases.py runs/trl_values.json
 
 # An environment for each extra: .venv-bench-trl has gradlens[bench-trl].
 .venv-%/installed: setup.py

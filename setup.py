@@ -27,6 +27,8 @@ TRAIN = [
     'grain>=0.2.11',
     # Fetches models by name, and splits large ones into files.
     'huggingface-hub>=1.0',
+    # What tensorflow-datasets imports and does not ask for.
+    'importlib-resources>=6.0',
     # What transformers renders chat templates with, and asks for.
     'jinja2>=3.1.6',
     # Tells whether two answers in LaTeX are equal.
@@ -34,16 +36,24 @@ TRAIN = [
     'ml-collections>=1.0',
     'orbax-checkpoint>=0.11.24',
     'plotly>=6.0',
+    # Reads parquet files; tensorflow-datasets brings it too.
+    'pyarrow>=20.0',
     'reasoning-gym>=0.1.25',
     # The first seen to give parts of bfloat16 tensors to numpy.
     'safetensors>=0.8',
+    # Its bootstrap takes a generator since then.
+    'scipy>=1.15',
     'tensorboard>=2.18',
     'tensorflow-cpu>=2.18',
+    # Its data sources read array_record files at random; base of our builders.
+    'tensorflow-datasets>=4.9.9',
     'tqdm>=4.66',
     'transformers>=5.0',
 ]
 
 TEST = [
+    # What tensorflow-datasets' test of builders imports and does not ask for.
+    'dill>=0.3.9',
     # The kernel in which tests run the notebooks of colabs/.
     'ipykernel>=6.29',
     # What those notebooks draw with.
@@ -104,6 +114,7 @@ setuptools.setup(
     # wheel carries them too, so that a notebook needs no clone.
     package_dir={'gradlens.configs': 'configs'},
     package_data={
+        'gradlens.tasks.builders': ['checksums.tsv'],
         'gradlens.models': ['warm/*.safetensors', 'warm/*.json', 'warm/*.md'],
     },
     install_requires=LIBRARY,

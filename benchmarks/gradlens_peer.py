@@ -17,6 +17,8 @@ import toy_tasks
 from gradlens import (
     experience,
     models,
+    objective,
+    places,
     rollout,
     tasks,
     text,
@@ -77,19 +79,20 @@ def train(shape: toy_tasks.Shape) -> float:
   optimizer = make_optimizer(config, len(_NAMES), None)
   step = jax.jit(train_step.make_train_step(
       model, optimizer,
-      train_step.grpo(advantage_scale='std', clip_low=0.2, clip_high=0.2),
+      objective.grpo(advantage_scale='std', clip_low=0.2, clip_high=0.2),
       num_splits=config.num_splits, temperature=1.0,
       aggregate='sequence_mean', normalize='batch', instrument=True,
   ), donate_argnums=0)
   rewards = toy_tasks.Rewards(shape.new)
   tokenizer = characters.tokenizer()
-  collect = experience.sampled(
+  collect = places.collect(experience.sampled(
       make_sampler(model, shape), text.prompt_encoder(tokenizer), tokenizer,
-      Scorer(rewards), _NAMES, num_completions=shape.completions,
-      max_prompt_tokens=toy_tasks.LONGEST_PROMPT,
-  )
+      Scorer(rewards), num_completions=shape.completions,
+      max_prompt_tokens=toy_tasks.LONGEST_PROMPT, max_new_tokens=shape.new,
+      stop_tokens=(),
+  ), _NAMES)
   state = train_step.TrainState(
-      params, optimizer.corrected.init(params), jax.random.key(1), {}
+      params, optimizer.corrected.init(params), jax.random.key(1), {}, {}
   )
   before = jax.tree.map(jnp.copy, params)  # the others are given away
   rows = toy_tasks.prompts(shape.prompts * shape.steps)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import ml_collections
 from ml_collections import config_flags
 
-from gradlens import build, train_step
+from gradlens import build, goal, train_step
 from gradlens.optimizer import make_optimizer
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -60,13 +60,18 @@ def compiled_step(
   model, params, frozen, _ = build.load_model(config)
   optimizer = make_optimizer(config, len(config.tasks), None)
   step = train_step.make_train_step(
-      model, optimizer, build.objective(config), num_splits=config.num_splits,
+      model, optimizer,
+      goal.make_objective(config, model.config.eos_token_id),
+      num_splits=config.num_splits,
       temperature=config.rollout.temperature, aggregate=config.loss.aggregate,
       normalize=config.loss.normalize, instrument=instrument,
+      num_mini_batches=config.num_mini_batches,
+      inner_epochs=config.inner_epochs,
   )
   key = jax.random.key(0)
   state = train_step.TrainState(
-      params, optimizer.corrected.init(params), key, frozen
+      params, optimizer.corrected.init(params), key, frozen,
+      build.reference(config, model, params),
   )
   batch = random_batch(config, key)
   compiled = jax.jit(step).lower(state, batch).compile()

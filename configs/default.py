@@ -51,18 +51,34 @@ def get_config() -> ml_collections.ConfigDict:
   # of the tokenizer, as words of a user, after those of the system if there are
   # any.
   c.prompt = ml_collections.ConfigDict(dict(chat=False, system=''))
-  # name -> dict(source, pattern, template); see gradlens/tasks.
+  # name -> dict(source, pattern, template), with a verifier if it is not to be
+  # the source's own; see docs/tasks.md.
   c.tasks = ml_collections.ConfigDict()
+  # Exact for tasks that are drawn from reasoning-gym, at most for others.
   c.data = ml_collections.ConfigDict(dict(num_train=1024, num_heldout=256))
+  # How many prompts each task has in a step, `prompts_per_task` on average: see
+  # docs/mixture.md. Kinds are 'uniform', 'fixed', 'proportional',
+  # 'temperature', 'gradient', 'sec', 'dump', 'pac', 'aligned' and 'mt_grpo'.
+  c.mixture = ml_collections.ConfigDict(dict(
+      kind='uniform',
+      kwargs=ml_collections.ConfigDict(),
+      max_prompts=0,  # of a task in a step; 0 is prompts_per_task
+      # name -> (first step, first step without; -1 is none): tasks that join
+      # or leave; steps are counted from 0.
+      active=ml_collections.ConfigDict(),
+      # How often prompts whose completions have equal rewards are replaced.
+      refill_rounds=0,
+  ))
 
   # 'grpo' learns from rewards of sampled completions; 'supervised' from the
   # reference answers.
   c.objective = 'grpo'
-  c.prompts_per_task = 16
+  c.prompts_per_task = 16  # of each task, or on average (`mixture`)
   c.num_splits = 2  # independent parts of each task's prompts, for the norms
   c.num_completions = 8
-  c.inner_epochs = 1  # updates on each batch; measured in the first
-  c.num_micro_batches = 1  # parts of each split's prompts, one after the other
+  c.inner_epochs = 1  # passes over each batch; measured in the first update
+  c.num_mini_batches = 1  # parts of each split's prompts, each an update
+  c.num_micro_batches = 1  # parts of these, one after the other, for memory
   c.rollout = ml_collections.ConfigDict(dict(
       max_prompt_tokens=32, max_new_tokens=16, temperature=1.0,
       num_slots=0,  # prompts decoded side by side, more wait; 0 is all
@@ -75,11 +91,24 @@ def get_config() -> ml_collections.ConfigDict:
       # Runs such programs as you, with your files and your network.
       execute_code_without_a_sandbox=False,
   ))
-  c.advantage = ml_collections.ConfigDict(dict(scale='std'))
+  # Rewards less a mean, of the 'group', of its other completions
+  # ('leave_one_out'), or over the 'task' or the 'batch'; in standard deviations
+  # of the group ('std'), the 'task' or the 'batch', or as they are ('none').
+  # Those of task and batch are of each split. See docs/losses.md.
+  c.advantage = ml_collections.ConfigDict(dict(baseline='group', scale='std'))
   c.loss = ml_collections.ConfigDict(dict(
       aggregate='sequence_mean',  # or 'token_mean', 'fixed_length'
       normalize='batch',  # or 'task'
+      surrogate='clip',  # or 'gspo', 'gspo_token', 'cispo'
       clip_low=0.2, clip_high=0.2,
+      dual_clip=0.0,  # the largest ratio of a bad completion; 0 is without
+      # Times the divergence from the policy that the run starts with; 0 is
+      # without, and keeps none. By 'k1', 'k2' or 'k3', times the ratio to the
+      # policy that sampled if `kl_weighted`.
+      kl_coef=0.0, kl_estimator='k3', kl_weighted=False,
+      entropy_coef=0.0,  # of a bonus
+      importance_cap=0.0,  # largest weight trainer / sampler; 0 is without
+      mask_truncated=False,  # leave out completions that had no room to end
   ))
   c.correction = ml_collections.ConfigDict(dict(
       name='total',
@@ -100,9 +129,14 @@ def get_config() -> ml_collections.ConfigDict:
   c.instrument_every = 1
   c.evaluate = ml_collections.ConfigDict(dict(
       every=50, num_completions=4, batch_size=64,  # prompts of a task at once
+      # That of training, whatever it is set to; 0 takes the likeliest token.
+      temperature=c.rollout.get_oneway_ref('temperature'),
   ))
-  c.checkpoint = ml_collections.ConfigDict(dict(every=50, keep=2))
+  # The newest `keep` stay, and the `best`, by 'heldout', the mean over tasks of
+  # held-out rewards, or 'heldout/TASK'; '' keeps none.
+  c.checkpoint = ml_collections.ConfigDict(dict(every=50, keep=2, best=''))
   c.log_seconds = 10.0  # between progress lines
+  c.gain_window = 10  # steps on each side of a learning gain
   # Traces `steps` steps from step `start` on, counted from 0, for TensorBoard's
   # profile plugin; 0 steps never do. The first step compiles: start later.
   c.profile = ml_collections.ConfigDict(dict(start=0, steps=0))
@@ -110,6 +144,8 @@ def get_config() -> ml_collections.ConfigDict:
   c.lock()
   c.tasks.unlock()
   c.correction.kwargs.unlock()
+  c.mixture.kwargs.unlock()
+  c.mixture.active.unlock()
   return c
 
 

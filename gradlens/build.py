@@ -1,10 +1,12 @@
 """Build: everything that a run needs, from its config, before any work."""
 
+import collections
 import functools
 import multiprocessing
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 from transformers import ByT5Tokenizer
 
@@ -14,13 +16,15 @@ from gradlens import (
     hosts,
     meshes,
     models,
+    places,
     rollout,
     tasks,
     text,
     train_step,
 )
-from gradlens.experience import Collect
-from gradlens.optimizer import Optimizer, choose
+from gradlens.experience import Answer, Collect
+from gradlens.objective import Objective
+from gradlens.optimizer import Optimizer
 from gradlens.values import about, check_values
 
 
@@ -35,6 +39,7 @@ class Setup(NamedTuple):
     encode_prompt: a record's prompt to tokens.
     tasks: in the order of every array's task axis.
     mesh: of the devices; None is the first one.
+    reference: as in `TrainState`, of the first parameters.
   """
 
   model: models.Model
@@ -44,6 +49,13 @@ class Setup(NamedTuple):
   encode_prompt: text.Encode
   tasks: list[tasks.Task]
   mesh: Mesh | None
+  reference: Any
+
+  @property
+  def stop_tokens(self) -> tuple[int, ...]:
+    """Any of which ends a completion."""
+    ends = {self.tokenizer.eos_token_id, *self.model.config.eos_token_id}
+    return tuple(sorted(ends))
 
   @property
   def names(self) -> list[str]:
@@ -62,19 +74,36 @@ def load_tasks(config: Any) -> list[tasks.Task]:
         'config.tasks is empty; name at least one, as configs/toy.py does.'
     )
   for name, spec in config.tasks.items():
-    if set(spec) != {'source', 'pattern', 'template'}:
+    if set(spec) - {'verifier'} != {'source', 'pattern', 'template'}:
       raise ValueError(
           f'config.tasks.{name} has the keys {", ".join(spec)}; give it source,'
-          ' pattern and template.'
+          ' pattern and template, and a verifier other than its own if you'
+          ' like.'
       )
-  return [
+  alike = collections.Counter(name.casefold() for name in config.tasks)
+  for name in config.tasks:
+    if alike[name.casefold()] > 1:
+      raise ValueError(
+          f'config.tasks has two names that differ in case only, as {name!r};'
+          ' rename one.'
+      )
+  loaded = tasks.across([
       tasks.load(
           name, spec.source, pattern=spec.pattern, template=spec.template,
           num_train=config.data.num_train, num_heldout=config.data.num_heldout,
           seed=config.seed,
+          verifier=spec.verifier if 'verifier' in spec else '',
       )
       for name, spec in config.tasks.items()
-  ]
+  ])
+  if config.objective == 'supervised':
+    for task in loaded:
+      if not all(record.answer for record in task.train):
+        raise ValueError(
+            f"objective='supervised' learns from reference answers, and the"
+            f' source of task {task.name!r} has none; take another one.'
+        )
+  return loaded
 
 
 def lora_of(config: Any) -> models.Lora:
@@ -136,6 +165,18 @@ def _first_model(
   return model, init(key), tokenizer
 
 
+def reference(config: Any, model: models.Model, params: Any) -> Any:
+  """What a KL term keeps of the first parameters.
+
+  Nothing where there is no such term, or where adapters are trained, since the
+  policy without them is there already.
+  """
+  if not config.loss.kl_coef or config.lora.rank:
+    return {}
+  # A step is given its state to write on: nothing in it may be there twice.
+  return jax.tree.map(jnp.copy, model.compute.cast(params))
+
+
 def setup(config: Any) -> Setup:
   """Loads model and tasks, and checks that they fit each other.
 
@@ -171,15 +212,9 @@ def setup(config: Any) -> Setup:
         encode_prompt, tokenizer, task.name, task.train + task.heldout,
         max_prompt_tokens=r.max_prompt_tokens, max_new_tokens=r.max_new_tokens,
     )
-  kind = config.correction.kind
-  if kind != 'naive' and config.loss.aggregate == 'token_mean':
-    raise ValueError(
-        f'correction.kind={kind!r} needs splits that are independent, but'
-        " loss.aggregate='token_mean' divides all by the tokens of the batch;"
-        " use another aggregate, or kind='naive'."
-    )
   return Setup(
-      model, params, frozen, tokenizer, encode_prompt, all_tasks, mesh
+      model, params, frozen, tokenizer, encode_prompt, all_tasks, mesh,
+      reference(config, model, params),
   )
 
 
@@ -220,18 +255,48 @@ def _workers() -> int:
 
 def sampler(
     config: Any, run: Setup,
-    make_sampler: rollout.MakeSampler | None = None,
+    make_sampler: rollout.MakeSampler | None = None, *,
+    temperature: float | None = None,
 ) -> rollout.Sampler:
-  """The sampler of the policy, or of another engine."""
+  """The sampler of the policy, or of another engine.
+
+  At the temperature of training, or another, where 0 is the likeliest token.
+  """
   if make_sampler is None:
     mesh = meshes.sampling_mesh(config, run.mesh, run.model.config)
     make_sampler = functools.partial(rollout.make_sampler, mesh=mesh)
-  ends = {run.tokenizer.eos_token_id, *run.model.config.eos_token_id}
   r = config.rollout
+  if temperature is None:
+    temperature = r.temperature
+  greedy = temperature == 0
   return make_sampler(
-      run.model, max_new_tokens=r.max_new_tokens, temperature=r.temperature,
-      stop_tokens=tuple(sorted(ends)), num_slots=r.num_slots or None,
+      run.model, max_new_tokens=r.max_new_tokens,
+      temperature=1.0 if greedy else temperature, top_k=1 if greedy else None,
+      stop_tokens=run.stop_tokens, num_slots=r.num_slots or None,
   )
+
+
+def _sampled(
+    config: Any, run: Setup, sample: rollout.Sampler, scorer: tasks.Verifier,
+    num_completions: int,
+) -> Answer:
+  r = config.rollout
+  return experience.sampled(
+      sample, run.encode_prompt, run.tokenizer, scorer,
+      num_completions=num_completions, max_prompt_tokens=r.max_prompt_tokens,
+      max_new_tokens=r.max_new_tokens, stop_tokens=run.stop_tokens,
+  )
+
+
+def evaluation_sampler(
+    config: Any, run: Setup, sample: rollout.Sampler,
+    make_sampler: rollout.MakeSampler | None = None,
+) -> rollout.Sampler:
+  """That of training, or if held-out completions are to be others, its like."""
+  temperature = config.evaluate.temperature
+  if temperature == config.rollout.temperature:
+    return sample
+  return sampler(config, run, make_sampler, temperature=temperature)
 
 
 def sampled(
@@ -239,19 +304,17 @@ def sampled(
     num_completions: int,
 ) -> Collect:
   """Experience from the policy."""
-  return experience.sampled(
-      sample, run.encode_prompt, run.tokenizer, scorer, run.names,
-      num_completions=num_completions,
-      max_prompt_tokens=config.rollout.max_prompt_tokens,
+  return places.collect(
+      _sampled(config, run, sample, scorer, num_completions), run.names
   )
 
 
-def collector(
+def answers(
     config: Any, run: Setup, sample: rollout.Sampler, scorer: tasks.Verifier
-) -> Collect:
-  """Experience for training: sampled, or the reference answers."""
+) -> Answer:
+  """Completions to learn from: sampled, or the reference answers."""
   if config.objective == 'grpo':
-    return sampled(config, run, sample, scorer, config.num_completions)
+    return _sampled(config, run, sample, scorer, config.num_completions)
   r = config.rollout
   return experience.references(
       run.encode_prompt, run.tokenizer, max_prompt_tokens=r.max_prompt_tokens,
@@ -259,32 +322,25 @@ def collector(
   )
 
 
-def objective(config: Any) -> train_step.Objective:
-  """What the config maximizes.
-
-  Raises:
-    ValueError: an unknown name.
-  """
-  makers = dict(
-      grpo=lambda: train_step.grpo(
-          advantage_scale=config.advantage.scale,
-          clip_low=config.loss.clip_low, clip_high=config.loss.clip_high,
-      ),
-      supervised=train_step.supervised,
-  )
-  return choose('objective', config.objective, makers)()
+def collector(
+    config: Any, run: Setup, sample: rollout.Sampler, scorer: tasks.Verifier
+) -> Collect:
+  """Experience to learn from, of as many prompts from every task."""
+  return places.collect(answers(config, run, sample, scorer), run.names)
 
 
 def steps(
     config: Any, model: models.Model, optimizer: Optimizer,
-    goal: train_step.Objective, mesh: Mesh | None,
+    goal: Objective, mesh: Mesh | None,
 ) -> dict[bool, Any]:
   """The compiled step, with and without the decomposition."""
   make = functools.partial(
       train_step.make_train_step, model, optimizer, goal,
       num_splits=config.num_splits, temperature=config.rollout.temperature,
       aggregate=config.loss.aggregate, normalize=config.loss.normalize,
-      num_micro_batches=config.num_micro_batches, mesh=mesh,
+      num_micro_batches=config.num_micro_batches,
+      num_mini_batches=config.num_mini_batches,
+      inner_epochs=config.inner_epochs, mesh=mesh,
   )
   return {
       instrument: jax.jit(make(instrument=instrument), donate_argnums=0)

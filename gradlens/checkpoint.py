@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 import importlib.metadata
 import json
+import operator
 import os
+import re
 from typing import Any
 
 from etils import epath
 import jax
 from jax.sharding import Mesh
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as managers
 
 from gradlens import hosts, models
 from gradlens.train_step import TrainState
@@ -135,12 +138,30 @@ def _check_same(
 
 
 class Checkpoints:
-  """Saved states of a run; saving goes on beside the next steps."""
+  """Saved states of a run; saving goes on beside the next steps.
 
-  def __init__(self, workdir: epath.PathLike, *, keep: int = 2):
+  Args:
+    workdir: of the run.
+    keep: how many of the newest are kept.
+    best: the metric of `save` by which the best one is kept too; '' keeps none.
+  """
+
+  def __init__(
+      self, workdir: epath.PathLike, *, keep: int = 2, best: str = ''
+  ):
     self._folder = absolute(workdir) / STATES
+    self._best = best
+    policies = [managers.LatestN(n=keep)]
+    if best:
+      policies.append(managers.BestN(
+          get_metric_fn=operator.itemgetter(best), n=1,
+          keep_checkpoints_without_metrics=False,
+      ))
     self._manager = ocp.CheckpointManager(
-        self._folder, options=ocp.CheckpointManagerOptions(max_to_keep=keep)
+        self._folder, options=ocp.CheckpointManagerOptions(
+            preservation_policy=managers.AnyPreservationPolicy(policies),
+            best_fn=operator.itemgetter(best) if best else None,
+        )
     )
 
   @property
@@ -148,7 +169,34 @@ class Checkpoints:
     """Step of the newest state, or None."""
     return self._manager.latest_step()
 
-  def save(self, step: int, state: TrainState, data: dict[str, Any]) -> None:
+  def find(self, which: str) -> int:
+    """Step of a saved state: '' is the newest, else 'best' or a number.
+
+    Raises:
+      ValueError: it is not there.
+    """
+    steps = sorted(self._manager.all_steps())
+    if not steps:
+      raise ValueError(f'{self._folder} holds no checkpoint yet.')
+    if which == 'best' and not self._best:
+      raise ValueError(
+          f'{self._folder} keeps no best checkpoint; its run has to set'
+          " checkpoint.best='heldout'."
+      )
+    step = {'': steps[-1], 'best': self._manager.best_step()}.get(which)
+    if step is None and which.isdecimal():
+      step = int(which)
+    if step not in steps:
+      raise ValueError(
+          f'{self._folder} has no checkpoint {which!r}; there are'
+          f' {", ".join(map(str, steps))}.'
+      )
+    return step
+
+  def save(
+      self, step: int, state: TrainState, data: dict[str, Any],
+      scores: Mapping[str, float] | None = None,
+  ) -> None:
     """Starts saving, unless that step is saved already.
 
     Args:
@@ -156,10 +204,12 @@ class Checkpoints:
       state: after them; parameters are kept apart, to be read alone. What is
         frozen is not kept with every state (see `save_model`).
       data: the position in the data, JSON-able.
+      scores: metrics to choose the best by, if there are any of this step.
     """
     if step == self.latest:
       return
-    self._manager.save(step, args=ocp.args.Composite(
+    scores = dict(scores) if self._best and scores else None
+    self._manager.save(step, metrics=scores, args=ocp.args.Composite(
         params=ocp.args.StandardSave(state.params),
         rest=ocp.args.StandardSave(state._replace(params=None, frozen=None)),
         data=ocp.args.JsonSave(data),
@@ -172,6 +222,7 @@ class Checkpoints:
       ValueError: it cannot be read; names its folder.
     """
     restored = self._read(
+        self.find(''),
         params=ocp.args.StandardRestore(like.params),
         rest=ocp.args.StandardRestore(
             like._replace(params=None, frozen=None)
@@ -183,33 +234,30 @@ class Checkpoints:
     )
     return state, restored['data']
 
-  def restore_params(self, like: Any) -> Any:
-    """The newest parameters only, for another run, a measurement, an export.
+  def restore_params(self, like: Any, which: str = '') -> Any:
+    """Parameters only, for another run, a measurement, an export; see `find`.
 
     Raises:
       ValueError: there is none, or it cannot be read.
     """
-    return self._read(params=ocp.args.StandardRestore(like))['params']
+    step = self.find(which)
+    return self._read(step, params=ocp.args.StandardRestore(like))['params']
 
-  def restore_data(self) -> dict[str, Any]:
-    """The newest position in the data only.
+  def restore_data(self, which: str = '') -> dict[str, Any]:
+    """The position in the data only; see `find`.
 
     Raises:
       ValueError: there is none, or it cannot be read.
     """
-    return self._read(data=ocp.args.JsonRestore())['data']
+    return self._read(self.find(which), data=ocp.args.JsonRestore())['data']
 
-  def _read(self, **items: Any) -> Any:
-    if self.latest is None:
-      raise ValueError(f'{self._folder} holds no checkpoint yet.')
+  def _read(self, step: int, **items: Any) -> Any:
     try:
-      return self._manager.restore(
-          self.latest, args=ocp.args.Composite(**items)
-      )
+      return self._manager.restore(step, args=ocp.args.Composite(**items))
     except Exception as error:
       cause = f'{type(error).__name__}: {error}'.partition('\n')[0][:80]
       raise ValueError(
-          f'checkpoint {self._folder / str(self.latest)} cannot be read; it is'
+          f'checkpoint {self._folder / str(step)} cannot be read; it is'
           ' damaged or of another model. Remove that folder to go on from the'
           f' one before it. ({cause})'
       ) from error
@@ -255,13 +303,29 @@ def _shapes(model: models.Model, mesh: Mesh | None) -> Any:
   )
 
 
-def _folder(path: epath.PathLike) -> epath.Path:
-  return models.WARM if path == 'warm' else epath.Path(path)
+def split_step(path: epath.PathLike) -> tuple[epath.Path, str]:
+  """A folder, and which of its run's checkpoints: `RUN@best`, `RUN@40`, `RUN`.
+
+  >>> folder, which = split_step('runs/a@best')
+  >>> folder.name, which
+  ('a', 'best')
+  """
+  found = re.fullmatch(r'(.+)@(best|[0-9]+)', os.fspath(path), re.DOTALL)
+  if path == 'warm':
+    return models.WARM, ''
+  return (epath.Path(found[1]), found[2]) if found else (epath.Path(path), '')
+
+
+def open_states(workdir: epath.PathLike, which: str) -> Checkpoints:
+  """To read a state of a run; see `Checkpoints.find`."""
+  if which != 'best':
+    return Checkpoints(workdir)
+  return Checkpoints(workdir, best=read_config(workdir)['checkpoint']['best'])
 
 
 def load_config(path: epath.PathLike) -> models.DecoderConfig:
   """Sizes and options of the model that `load_model` reads."""
-  folder = _folder(path)
+  folder, _ = split_step(path)
   own = folder / MODEL
   return models.load_model(own if own.exists() else folder).config
 
@@ -283,20 +347,21 @@ def load_model(
   The adapters of a run are added to the parameters beside them.
 
   Args:
-    path: 'warm' (the small model shipped with gradlens), a run's workdir, or
-      a Hugging Face model directory.
+    path: 'warm' (the small model shipped with gradlens), a run's workdir (its
+      newest checkpoint; see `split_step` for others), or a Hugging Face model
+      directory.
     mesh: that the parameters are to lie on; None is the first device.
 
   Raises:
     ValueError: nothing of the kind is there, or it cannot be read.
     FileNotFoundError: likewise.
   """
-  folder = _folder(path)
+  folder, which = split_step(path)
   if not (folder / MODEL).exists():
     model, params = _load(folder, mesh)
     return model, params, models.load_tokenizer(folder)
   model, frozen = load_frozen(folder, mesh)
   like, _ = models.split(_shapes(model, mesh))
-  with Checkpoints(folder) as states:
-    params = models.join(states.restore_params(like), frozen)
+  with open_states(folder, which) as states:
+    params = models.join(states.restore_params(like, which), frozen)
   return (*models.merge(model, params), models.load_tokenizer(folder / MODEL))

@@ -1,87 +1,167 @@
-"""Evaluation: held-out rewards of every task, prompt by prompt."""
+"""Evaluates a model on the held-out prompts of a config's tasks.
 
-from collections.abc import Callable, Sequence
-import io
+    python -m gradlens.evaluate --config=configs/toy.py \
+      --config.init_from=runs/a@best --config.evaluate.num_completions=8 --k=1,8
+
+`init_from` is a run (`RUN`, its newest checkpoint; `RUN@40`; `RUN@best`), a
+Hugging Face directory or a name on the hub. Completions, temperature (0 takes
+the likeliest token) and key are those of the evaluations of a run.
+"""
+
+from collections.abc import Sequence
+import functools
 import json
 from typing import Any, NamedTuple
 
-from etils import epath
-import jax
 import numpy as np
 
-from gradlens import hosts
-from gradlens.experience import Collect
+import gradlens as gl
+from gradlens import command
 
-FOLDER = 'evals'
-_SHOWN = 8  # sample completions kept of each task
+with command.imports('train'):
+  from absl import app, flags
+  import ml_collections
+  from ml_collections import config_flags
+
+  from gradlens import build, evaluation, hosts, models, passing, text
+  from gradlens.report import tables
+
+class Interval(NamedTuple):
+  """An estimate with its 95% interval."""
+
+  value: float
+  low: float
+  high: float
 
 
-class Evaluation(NamedTuple):
-  """Rewards of held-out prompts under one policy.
+class Row(NamedTuple):
+  """What was found of a task.
 
   Attributes:
-    rewards: per task, float32 `[N]`: the mean over a prompt's completions.
-    samples: per task, the first prompts with one completion each, as JSON.
+    prompts: how many were asked.
+    reward: the mean; its interval is the jackknife's over prompts.
+    passes: pass@k by k; see `passing.pass_rate`.
   """
 
-  rewards: dict[str, np.ndarray]
-  samples: dict[str, str]
+  prompts: int
+  reward: Interval
+  passes: dict[int, Interval]
 
 
 def evaluate(
-    collect: Collect,
-    params: Any,
-    tasks: Sequence[Any],
-    key: jax.Array,
-    *,
-    batch_size: int,
-    decode: Callable[[np.ndarray, np.ndarray], str],
-) -> Evaluation:
-  """Samples completions of every task's held-out prompts and scores them.
+    config: ml_collections.ConfigDict, *, ks: Sequence[int] = (1,),
+    passes_from: float = 1.0,
+) -> dict[str, Row]:
+  """Samples and scores completions of all held-out prompts.
 
   Args:
-    collect: the sampler; its temperature and completions a prompt hold.
-    params: the policy's parameters.
-    tasks: each with the same number of held-out records.
-    key: the same key at every evaluation of a run pairs them prompt by
-      prompt, sample by sample.
-    batch_size: prompts of each task at once.
-    decode: tokens and mask of a completion to its text.
+    config: of a run; `init_from` says what is evaluated.
+    ks: of the columns pass@k.
+    passes_from: the reward from which on a completion passes.
+
+  Returns:
+    A row for each task.
+
+  Raises:
+    ValueError: one sentence on what is wrong, before any work.
   """
-  rewards, samples = [], [[] for _ in tasks]
-  for start in range(0, len(tasks[0].heldout), batch_size):
-    records = [task.heldout[start : start + batch_size] for task in tasks]
-    sampled = collect(params, records, jax.random.fold_in(key, start))
-    rewards_KxBxG = np.asarray(sampled.batch.rewards_KxBxG)
-    rewards.append(rewards_KxBxG.mean(-1))
-    missing = _SHOWN - len(samples[0])
-    if missing <= 0:
-      continue
-    tokens_KxBxC, mask_KxBxC = hosts.whole([
-        a[:, :missing, 0]
-        for a in (sampled.batch.tokens_KxBxGxC, sampled.batch.mask_KxBxGxC)
+  config = config.copy_and_resolve_references()
+  total = config.evaluate.num_completions
+  for k in ks:
+    if not 1 <= k <= total:
+      raise ValueError(
+          f'--k={k} must be from 1 to evaluate.num_completions={total}.'
+      )
+  run = build.setup(config)
+  sample = build.evaluation_sampler(config, run, build.sampler(config, run))
+  with build.verifier(config, run) as verifier:
+    result = evaluation.evaluate(
+        build.sampled(config, run, sample, verifier, total),
+        models.join(run.params, run.frozen), run.tasks,
+        evaluation.key(config.seed), batch_size=config.evaluate.batch_size,
+        decode=functools.partial(text.decode, run.tokenizer),
+    )
+  return {
+      name: _row(rewards_NxG, ks, passes_from)
+      for name, rewards_NxG in result.rewards.items()
+  }
+
+
+def _row(rewards_NxG: np.ndarray, ks: Sequence[int], passes_from: float) -> Row:
+  means_N = rewards_NxG.mean(axis=1, dtype=np.float64)
+  reward = Interval(*map(float, gl.jackknife(np.mean, means_N)))
+  passed_NxG = rewards_NxG >= passes_from
+  return Row(len(means_N), reward, {
+      k: Interval(*passing.pass_rate(passed_NxG, k)) for k in ks
+  })
+
+
+def table(rows: dict[str, Row]) -> str:
+  """The rows as text."""
+  [first, *_] = rows.values()
+  lines = [['task', 'prompts', 'reward [95%]',
+            *(f'pass@{k} [95%]' for k in first.passes)]]
+  for name, row in rows.items():
+    numbers = (row.reward, *row.passes.values())
+    lines.append([
+        name, str(row.prompts),
+        *(tables.bracket(tables.fixed, *interval) for interval in numbers),
     ])
-    for k, rows in enumerate(records):
-      samples[k] += [
-          dict(prompt=record.prompt,
-               completion=decode(tokens_KxBxC[k, b], mask_KxBxC[k, b]),
-               answer=record.answer, reward=float(rewards_KxBxG[k, b, 0]))
-          for b, record in enumerate(rows[:missing])
-      ]
-  rewards_KxN = np.concatenate(rewards, axis=1)
-  names = [task.name for task in tasks]
-  return Evaluation(
-      dict(zip(names, rewards_KxN, strict=True)),
-      dict(zip(names, map(json.dumps, samples), strict=True)),
+  return tables.aligned(lines)
+
+
+def _json(rows: dict[str, Row]) -> str:
+  def plain(row: Row) -> dict[str, Any]:
+    passes = {f'pass@{k}': own._asdict() for k, own in row.passes.items()}
+    return dict(prompts=row.prompts, reward=row.reward._asdict(), **passes)
+
+  return json.dumps({name: plain(row) for name, row in rows.items()})
+
+
+def _integers(texts: Sequence[str]) -> list[int]:
+  try:
+    return [int(own) for own in texts]
+  except ValueError:
+    raise ValueError(
+        f'--k={",".join(texts)} must be whole numbers, as 1,8.'
+    ) from None
+
+
+def _define_flags() -> None:
+  # Not on import: measure has flags of the same names, and a process may use
+  # both modules.
+  config_flags.DEFINE_config_file(
+      'config', None, 'Config file, with its argument after a colon.',
+      lock_config=True,
   )
+  command.host_flags()
+  flags.DEFINE_list(
+      'k', ['1'], 'Completions of which one has to pass, for each column.'
+  )
+  flags.DEFINE_float(
+      'passes_from', 1.0, 'The reward from which on a completion passes.'
+  )
+  flags.DEFINE_bool('json', False, 'Print all as one last line, too.')
+  flags.mark_flags_as_required(['config'])
 
 
-def write(workdir: epath.Path, step: int, result: Evaluation) -> None:
-  """Keeps the rewards of each prompt, for paired differences."""
-  folder = workdir / FOLDER
-  folder.mkdir(exist_ok=True)
-  temporary = folder / f'{step:08d}.tmp'
-  content = io.BytesIO()
-  np.savez(content, **result.rewards)
-  temporary.write_bytes(content.getvalue())
-  temporary.replace(folder / f'{step:08d}.npz')
+def main(argv: list[str]) -> None:
+  """Evaluates and prints."""
+  given = flags.FLAGS
+  if len(argv) > 1:
+    raise app.UsageError(f'not understood: {" ".join(argv[1:])}')
+  command.show_progress()
+  with command.on_hosts():
+    rows = evaluate(
+        given.config, ks=_integers(given.k), passes_from=given.passes_from
+    )
+    if hosts.first():
+      print(table(rows))
+      if given.json:
+        print(_json(rows))
+
+
+if __name__ == '__main__':
+  _define_flags()
+  parser = command.flags_parser('evaluate', '--k=1')
+  app.run(main, flags_parser=parser)

@@ -1,7 +1,7 @@
 """Experience: what a step learns from, sampled and verified, or given.
 
-K tasks, B prompts a task, G completions a prompt, T tokens a prompt, C tokens
-a completion: task-major from here to the gradient.
+N prompts, or K tasks and B prompts a task; G completions a prompt, T tokens a
+prompt, C tokens a completion.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,8 @@ class Batch(NamedTuple):
     tokens_KxBxGxC: int32, padded on the right.
     mask_KxBxGxC: bool, True on sampled tokens, the stop token included.
     logprobs_KxBxGxC: float32, of the sampler.
-    rewards_KxBxG: float32 in [0, 1].
+    rewards_KxBxG: float32 in [0, 1]; at a place without a prompt, which has no
+      sampled token either, the mean of its split.
   """
 
   prompts_KxBxT: jax.Array
@@ -34,38 +35,87 @@ class Batch(NamedTuple):
   rewards_KxBxG: jax.Array
 
 
+class Found(NamedTuple):
+  """Completions of N prompts, scored; further ones beside them are not.
+
+  Attributes:
+    prompts_NxT: int32, padded on the left.
+    prompt_mask_NxT: bool.
+    completions: of the sampler.
+    rewards_NxG: float32 in [0, 1].
+    lengths_NxG: tokens of the completions.
+    truncated_NxG: bool, True on completions that were cut off at C tokens.
+    errors_NxG: bool, True where the verifier raised.
+    timeouts_NxG: bool, True where it ran out of time.
+    seconds: spent on 'rollout' and on 'verify'.
+  """
+
+  prompts_NxT: np.ndarray
+  prompt_mask_NxT: np.ndarray
+  completions: rollout.Completions
+  rewards_NxG: np.ndarray
+  lengths_NxG: np.ndarray
+  truncated_NxG: np.ndarray
+  errors_NxG: np.ndarray
+  timeouts_NxG: np.ndarray
+  seconds: dict[str, float]
+
+
+class Drawn(NamedTuple):
+  """What came of the prompts that were drawn first; 0 where there is none.
+
+  Attributes:
+    rewards_KxBxG: float32.
+    lengths_KxBxG: tokens of the completions.
+    truncated_KxBxG: bool.
+  """
+
+  rewards_KxBxG: np.ndarray
+  lengths_KxBxG: np.ndarray
+  truncated_KxBxG: np.ndarray
+
+
 class Sampled(NamedTuple):
   """A batch and what is known of it on the host.
 
   Attributes:
-    batch: `Batch`.
-    lengths_KxBxG: tokens of the completions.
+    batch: `Batch`; a place without a prompt has no sampled token.
+    filled_KxB: bool, True where there is a prompt.
+    drawn: of the prompts that were drawn first, before any were replaced.
+    lengths_KxBxG: tokens of the batch's completions.
     errors_K: how many completions the verifier raised on.
     timeouts_K: on how many it ran out of time.
+    refilled_K: further prompts sampled, for those with equal rewards only.
+    unfilled_K: prompts with equal rewards only that no other could be found
+      for.
     seconds: spent on 'rollout' and on 'verify'.
   """
 
   batch: Batch
+  filled_KxB: np.ndarray
+  drawn: Drawn
   lengths_KxBxG: np.ndarray
   errors_K: np.ndarray
   timeouts_K: np.ndarray
+  refilled_K: np.ndarray
+  unfilled_K: np.ndarray
   seconds: dict[str, float]
 
 
 Records = Sequence[Sequence[Any]]  # [K][B]
 Collect = Callable[[Any, Records, jax.Array], Sampled]
+Asked = Sequence[tuple[str, Any]]  # task and record of every prompt
+# (params, asked, key, room): N = room prompts, of which those asked are real.
+Answer = Callable[[Any, Asked, jax.Array, int], Found]
 
 
 def _encode_prompts(
-    encode_prompt: text.Encode, records_KxB: Records, max_prompt_tokens: int
+    encode_prompt: text.Encode, asked: Asked, room: int, max_prompt_tokens: int
 ) -> text.Tokens:
-  encoded = [
-      encode_prompt(record.prompt)
-      for records in records_KxB for record in records
-  ]
-  tokens, mask = text.pad(encoded, max_prompt_tokens, left=True)
-  shape = (len(records_KxB), len(records_KxB[0]), max_prompt_tokens)
-  return tokens.reshape(shape), mask.reshape(shape)
+  """The prompts; the first one again in the room that is left."""
+  encoded = [encode_prompt(record.prompt) for _, record in asked]
+  encoded += encoded[:1] * (room - len(encoded))
+  return text.pad(encoded, max_prompt_tokens, left=True)
 
 
 def sampled(
@@ -73,70 +123,72 @@ def sampled(
     encode_prompt: text.Encode,
     tokenizer: Any,
     verifier: tasks.Verifier,
-    names: Sequence[str],
     *,
     num_completions: int,
     max_prompt_tokens: int,
-) -> Collect:
-  """Experience from the current policy, scored by each task's verifier.
+    max_new_tokens: int,
+    stop_tokens: Sequence[int],
+) -> Answer:
+  """Completions of the current policy, scored by each task's verifier.
 
   Args:
     sampler: of the policy.
     encode_prompt: a record's prompt to tokens.
     tokenizer: of the model; reads completions for the verifier.
-    verifier: scores completions of every task in `names`.
-    names: of the K tasks, in the order of their records.
+    verifier: scores completions of every task.
     num_completions: G.
     max_prompt_tokens: T.
+    max_new_tokens: C.
+    stop_tokens: that end a completion.
 
   Returns:
-    `collect(params, records, key) -> Sampled`, where `records` holds B
-    records of each of the K tasks.
+    `answer(params, asked, key, room) -> Found`.
   """
 
-  def collect(params: Any, records_KxB: Records, key: jax.Array) -> Sampled:
+  def answer(params: Any, asked: Asked, key: jax.Array, room: int) -> Found:
     start = time.monotonic()
-    prompts_KxBxT, prompt_mask_KxBxT = _encode_prompts(
-        encode_prompt, records_KxB, max_prompt_tokens
+    prompts_NxT, prompt_mask_NxT = _encode_prompts(
+        encode_prompt, asked, room, max_prompt_tokens
     )
-    k, b, t = prompts_KxBxT.shape
+    shape = room, num_completions
     out = sampler(
-        params,
-        prompts_KxBxT.reshape(k * b, t),
-        prompt_mask_KxBxT.reshape(k * b, t),
-        rollout.request_keys(key, (k * b, num_completions)),
+        params, prompts_NxT, prompt_mask_NxT, rollout.request_keys(key, shape)
     )
-    _check(out, (k * b, num_completions))
+    _check(out, shape)
     # Each host reads and scores what its own devices have sampled.
     rows = hosts.own_rows(out.mask_NxGxC)
-    tokens, mask = (
+    rows = rows[rows < len(asked)]
+    tokens_nxGxC, mask_nxGxC = (
         hosts.read(a, rows) for a in (out.tokens_NxGxC, out.mask_NxGxC)
     )
     texts = [
         [text.decode(tokenizer, *pair) for pair in zip(*group, strict=True)]
-        for group in zip(tokens, mask, strict=True)
+        for group in zip(tokens_nxGxC, mask_nxGxC, strict=True)
     ]
     decoded = time.monotonic()
-    results = _verify(verifier, texts, records_KxB, names, rows)
-    found = np.array([
-        (r.score, r.status == 'error', r.status == 'timeout', length)
-        for r, length in zip(results, mask.sum(-1).flat, strict=True)
-    ], np.float32).reshape(len(rows), num_completions, 4)
-    rewards, errors, timeouts, lengths = np.moveaxis(
-        hosts.share(found, rows, k * b).reshape(k, b, num_completions, 4), -1, 0
+    results = _verify(verifier, texts, asked, rows)
+    lengths_nxG = mask_nxGxC.sum(-1)
+    full_nxG = (lengths_nxG == max_new_tokens) & ~np.isin(
+        tokens_nxGxC[..., -1], list(stop_tokens)
     )
-    seconds = dict(
-        rollout=decoded - start, verify=time.monotonic() - decoded
+    own = np.array([
+        (r.score, r.status == 'error', r.status == 'timeout')
+        for r in results
+    ], np.float32).reshape(len(rows), num_completions, 3)
+    own = np.concatenate(
+        [own, lengths_nxG[..., None], full_nxG[..., None]], -1,
+        dtype=np.float32,
     )
-    out = jax.tree.map(lambda a: a.reshape(k, b, *a.shape[1:]), out)
-    batch = Batch(
-        prompts_KxBxT, prompt_mask_KxBxT, out.tokens_NxGxC, out.mask_NxGxC,
-        out.logprobs_NxGxC, rewards,
+    rewards, errors, timeouts, lengths, truncated = np.moveaxis(
+        hosts.share(own, rows, room), -1, 0
     )
-    failures = (a.sum((1, 2)).astype(int) for a in (errors, timeouts))
-    return Sampled(batch, lengths.astype(int), *failures, seconds)
+    return Found(
+        prompts_NxT, prompt_mask_NxT, out, rewards, lengths.astype(int),
+        truncated > 0, errors > 0, timeouts > 0,
+        dict(rollout=decoded - start, verify=time.monotonic() - decoded),
+    )
 
-  return collect
+  return answer
 
 
 def _check(out: rollout.Completions, shape: tuple[int, int]) -> None:
@@ -154,48 +206,40 @@ def _check(out: rollout.Completions, shape: tuple[int, int]) -> None:
 
 
 def _verify(
-    verifier: tasks.Verifier, texts_nxG: list[list[str]],
-    records_KxB: Records, names: Sequence[str], rows: np.ndarray,
+    verifier: tasks.Verifier, texts_nxG: list[list[str]], asked: Asked,
+    rows: np.ndarray,
 ) -> list[tasks.Result]:
   """Of some rows of completions, one after the other."""
-  prompts = [
-      (name, record)
-      for name, records in zip(names, records_KxB, strict=True)
-      for record in records
-  ]
-  items = [
-      (prompts[row][0], completion, prompts[row][1])
+  return verifier.score([
+      (asked[row][0], completion, asked[row][1])
       for row, group in zip(rows, texts_nxG, strict=True)
       for completion in group
-  ]
-  return verifier.score(items)
+  ])
 
 
 def references(
     encode_prompt: text.Encode, tokenizer: Any, *, max_prompt_tokens: int,
     max_new_tokens: int,
-) -> Collect:
-  """Experience given by the reference answers: one completion, reward 1."""
+) -> Answer:
+  """The reference answers: one completion, reward 1."""
 
-  def collect(params: Any, records_KxB: Records, key: jax.Array) -> Sampled:
+  def answer(params: Any, asked: Asked, key: jax.Array, room: int) -> Found:
     del params, key
-    prompts_KxBxT, prompt_mask_KxBxT = _encode_prompts(
-        encode_prompt, records_KxB, max_prompt_tokens
+    prompts_NxT, prompt_mask_NxT = _encode_prompts(
+        encode_prompt, asked, room, max_prompt_tokens
     )
-    k, b, _ = prompts_KxBxT.shape
-    answers = [
-        text.encode_answer(tokenizer, record.answer)
-        for records in records_KxB for record in records
-    ]
-    tokens, mask = text.pad(answers, max_new_tokens, left=False)
-    shape = (k, b, 1, max_new_tokens)
-    batch = Batch(
-        prompts_KxBxT, prompt_mask_KxBxT, tokens.reshape(shape),
-        mask.reshape(shape), np.zeros(shape, np.float32),
-        np.ones(shape[:3], np.float32),
+    answers = [text.encode_answer(tokenizer, r.answer) for _, r in asked]
+    answers += answers[:1] * (room - len(answers))
+    tokens_NxC, mask_NxC = text.pad(answers, max_new_tokens, left=False)
+    completions = rollout.Completions(
+        tokens_NxC[:, None], mask_NxC[:, None],
+        np.zeros((room, 1, max_new_tokens), np.float32),
     )
-    none_K = np.zeros(k, int)
-    lengths_KxBxG = batch.mask_KxBxGxC.sum(-1)
-    return Sampled(batch, lengths_KxBxG, none_K, none_K, {})
+    none_NxG = np.zeros((room, 1), bool)
+    return Found(
+        prompts_NxT, prompt_mask_NxT, completions,
+        np.ones((room, 1), np.float32), mask_NxC.sum(-1, keepdims=True),
+        none_NxG, none_NxG, none_NxG, {},
+    )
 
-  return collect
+  return answer

@@ -1,9 +1,10 @@
-"""Exports a run's newest parameters as a Hugging Face model directory.
+"""Exports a run's parameters as a Hugging Face model directory.
 
     python -m gradlens.export --workdir=DIR --output=DIR
 
-Beside weights, config and tokenizer it writes where they come from: to read in
-README.md, and for programs in training.json.
+They are those of the newest checkpoint; `--workdir=DIR@best` takes the best,
+and `DIR@40` that of step 40. Beside weights, config and tokenizer it writes
+where they come from: to read in README.md, and for programs in training.json.
 """
 
 import json
@@ -40,14 +41,15 @@ temperature {temperature}. The last column is a hash of all prompts and answers.
 
 
 def provenance(workdir: epath.PathLike) -> dict[str, Any]:
-  """Where a run's newest parameters come from, JSON-able.
+  """Where a run's parameters come from, JSON-able.
 
   Raises:
     ValueError: there is no run, or no checkpoint.
   """
+  workdir, which = checkpoint.split_step(workdir)
   run = history.load(workdir)
-  with checkpoint.Checkpoints(workdir) as saved:
-    data = saved.restore_data()
+  with checkpoint.open_states(workdir, which) as saved:
+    data = saved.restore_data(which)
   return dict(
       config=run.config,
       versions=run.versions,

@@ -24,16 +24,20 @@ with command.imports('train'):
 
   from gradlens import (
       build,
+      goal,
       hosts,
       losses,
       metrics,
       models,
       placement,
-      train_step,
+      policies,
+      task_gradients,
   )
+  from gradlens.experience import Batch
   from gradlens.mixture import Mixture
   from gradlens.report import tables
   from gradlens.rows import Row
+  from gradlens.train_step import TrainState
 
 _log = logging.getLogger(__name__)
 
@@ -108,7 +112,15 @@ def measure(
     )
   config = config.copy_and_resolve_references()
   config.correction.apply = 'stacked'  # rows are kept, and taken in pairs
-  config.num_splits = config.num_micro_batches = 1  # a batch is of one split
+  config.num_splits = 1  # a batch is of one split, and is never divided
+  config.num_micro_batches = config.num_mini_batches = 1
+  config.mixture.max_prompts = 0  # and of all tasks alike
+  # What is measured is the policy's own gradient, of all that it samples; from
+  # itself, as the reference, it does not diverge.
+  for key, off in (('kl_coef', 0.0), ('mask_truncated', False)):
+    if config.loss[key] != off:
+      _log.info('measured without config.loss.%s', key)
+      config.loss[key] = off
   run = build.setup(config)
   if run.model.lora is not None:
     _log.info('gradients are those of adapters of rank %d', run.model.lora.rank)
@@ -135,24 +147,28 @@ def _accumulate(
 ) -> tuple[Any, jax.Array, np.ndarray]:
   """Undivided gradients `[R, *param]`, counts `[K, S]`, rewards `[S, K]`."""
   k, aggregate = len(run.tasks), config.loss.aggregate
-  objective = build.objective(config)
-  losses_fn = train_step.make_losses(
+  objective = goal.make_objective(config, run.stop_tokens)
+  losses_fn = task_gradients.make_losses(
       run.model, objective, temperature=config.rollout.temperature,
       aggregate=aggregate, mesh=run.mesh,
   )
-  row_gradients = train_step.row_gradients(losses_fn, k, run.mesh)
+  prepare = policies.make_prepare(
+      run.model, objective, num_splits=1, mesh=run.mesh,
+      temperature=config.rollout.temperature, num_micro_batches=1,
+  )
+  row_gradients = task_gradients.row_gradients(losses_fn, k, run.mesh)
   specs = placement.stacked_specs(run.params, 2)
 
   @jax.jit
   def add(rows, frozen, params, batch, split):
     grads, counts = rows
-    advantages_KxBxG = objective.advantages(batch.rewards_KxBxG)
-    row = Row(batch, advantages_KxBxG, jnp.ones(k))
+    state = TrainState(params, None, None, frozen, run.reference)
+    row = Row(*prepare(state, batch), jnp.ones(k))
     row = placement.constrain(row, run.mesh, placement.row_specs(row, None))
     _, grads_KxP, _ = row_gradients(frozen, params, row)
     count_K = jax.vmap(
         lambda mask: losses.row_count(mask, aggregate=aggregate)
-    )(batch.mask_KxBxGxC)
+    )(row.batch.mask_KxBxGxC)
     grads = jax.tree.map(lambda a, g: a.at[:, split].add(g), grads, grads_KxP)
     grads = placement.constrain(grads, run.mesh, specs)
     return grads, counts.at[:, split].add(count_K)
@@ -175,9 +191,10 @@ def _accumulate(
 
 def _batches(
     config: ml_collections.ConfigDict, run: build.Setup, count: int
-) -> Iterator[tuple[int, train_step.Batch]]:
+) -> Iterator[tuple[int, Batch]]:
   mixture = Mixture(run.tasks, config.prompts_per_task, config.seed)
-  hosts.check_same(mixture.state(0))
+  state = mixture.init()
+  hosts.check_same(state)
   key = jax.random.fold_in(jax.random.key(config.seed), 3)
   sample = build.sampler(config, run)
   with build.verifier(config, run) as verifier:
@@ -185,7 +202,8 @@ def _batches(
     for i in range(count):
       step_key = jax.random.fold_in(key, i)
       policy = models.join(run.params, run.frozen)
-      yield i, collect(policy, mixture.batch(i), step_key).batch
+      draw, state = mixture.draw(state)
+      yield i, collect(policy, draw.records, step_key).batch
       if (i + 1) % max(1, count // 10) == 0:
         _log.info('%d of %d prompts of each task', *(
             n * config.prompts_per_task for n in (i + 1, count)))
@@ -257,18 +275,7 @@ def table(measured: Measurement) -> str:
   layers = [['share of the squared norm', *measured.names]]
   for block, shares_K in measured.layer_shares.items():
     layers.append([block, *map(tables.percent, shares_K)])
-  return f'{_aligned(lines)}\n\n{_aligned(layers)}'
-
-
-def _aligned(lines: list[list[str]]) -> str:
-  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-  return '\n'.join(
-      '  '.join(
-          cell.rjust(width) if i else cell.ljust(width)
-          for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-      ).rstrip()
-      for line in lines
-  )
+  return f'{tables.aligned(lines)}\n\n{tables.aligned(layers)}'
 
 
 def main(argv: list[str]) -> None:

@@ -8,7 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from gradlens import models
-from gradlens.values import about
+from gradlens.values import about, max_prompts
 
 _log = logging.getLogger(__name__)
 
@@ -51,9 +51,11 @@ def check_mesh(
   """
   if mesh is None:
     return
-  parts = config.num_splits * config.num_micro_batches
+  parts = (
+      config.num_splits * config.num_mini_batches * config.num_micro_batches
+  )
   with about('config.mesh'):
-    models.check_mesh(mesh, of_model, config.prompts_per_task // parts)
+    models.check_mesh(mesh, of_model, max_prompts(config) // parts)
 
 
 def sampling_mesh(

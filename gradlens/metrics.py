@@ -1,8 +1,9 @@
 """Metrics: what a step measured, as named scalars, and the run's history."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import contextlib
 import json
+import math
 from typing import Any
 
 from etils import epath
@@ -10,7 +11,6 @@ import jax
 import numpy as np
 
 import gradlens as gl
-from gradlens import advantages
 from gradlens.blocks import whole_gram
 from gradlens.experience import Sampled
 from gradlens.train_step import Measured
@@ -26,16 +26,44 @@ def _per_task(tag: str, values_K: Any, names: Sequence[str]) -> Scalars:
   }
 
 
+def _mean(values_KxB: np.ndarray, filled_KxB: np.ndarray) -> np.ndarray:
+  """Over the prompts of each task; NaN without any."""
+  counts_K = filled_KxB.sum(1)
+  sums_K = np.where(filled_KxB, values_KxB, 0.0).sum(1)
+  none_K = np.full(len(counts_K), np.nan)
+  return np.divide(sums_K, counts_K, where=counts_K > 0, out=none_K)
+
+
+def mean_of_finite(values: Sequence[float]) -> float:
+  """NaN where there are none."""
+  finite = [value for value in values if math.isfinite(value)]
+  return math.fsum(finite) / len(finite) if finite else math.nan
+
+
 def sampled_scalars(sampled: Sampled, names: Sequence[str]) -> Scalars:
-  """What the batch says: rewards, lengths and the verifiers' failures."""
-  rewards_KxBxG = np.asarray(sampled.batch.rewards_KxBxG)
-  lengths_KxBxG = sampled.lengths_KxBxG
-  degenerate_KxB = np.asarray(advantages.degenerate_groups(rewards_KxBxG))
+  """What the batch says: rewards, lengths and the verifiers' failures.
+
+  Rewards and lengths are of the prompts that were drawn, before any of them
+  were replaced: those that replaced them were chosen by their rewards.
+  """
+  rewards_KxBxG, lengths_KxBxG, truncated_KxBxG = sampled.drawn
+  filled_KxB = sampled.filled_KxB
+  prompts_K, rewards_KxB = filled_KxB.sum(1), rewards_KxBxG.mean(2)
+  reward_K = _mean(rewards_KxB, filled_KxB)
+  spread_KxB = (rewards_KxB - reward_K[:, None]) ** 2
+  equal_KxB = rewards_KxBxG.max(2) == rewards_KxBxG.min(2)
   per_task = dict(
-      reward=rewards_KxBxG.mean((1, 2)),
-      length=lengths_KxBxG.mean((1, 2)),
-      tokens=lengths_KxBxG.sum((1, 2)),
-      zero_advantage=degenerate_KxB.mean(1),
+      prompts=prompts_K,
+      prompt_share=prompts_K / prompts_K.sum(),
+      reward=reward_K,
+      reward_std=np.sqrt(_mean(spread_KxB, filled_KxB)),
+      pass_rate=_mean((rewards_KxBxG == 1).mean(2), filled_KxB),
+      zero_advantage=_mean(equal_KxB, filled_KxB),
+      length=_mean(lengths_KxBxG.mean(2), filled_KxB),
+      truncated=_mean(truncated_KxBxG.mean(2), filled_KxB),
+      tokens=sampled.lengths_KxBxG.sum((1, 2)),
+      refilled=sampled.refilled_K,
+      unfilled=sampled.unfilled_K,
       verifier_errors=sampled.errors_K,
       verifier_timeouts=sampled.timeouts_K,
   )
@@ -57,7 +85,8 @@ def layers(grams: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def gradient_scalars(
-    measured: Measured, num_splits: int, names: Sequence[str]
+    measured: Measured, num_splits: int, names: Sequence[str],
+    prompts_K: np.ndarray,
 ) -> Scalars:
   """Norms, shares and inner products of the tasks' gradients.
 
@@ -94,8 +123,7 @@ def gradient_scalars(
       for name, gram in grams.items()
   }
   scalars |= _shares(kept, measured.weights, num_splits, names)
-  num_prompts = np.shape(measured.advantages_KxBxG)[1]
-  scalars |= _noise(gram_RxR, num_splits, num_prompts, names)
+  scalars |= _noise(gram_RxR, num_splits, prompts_K, names)
   if kept_K.any():
     norm_sq_K = np.diag(task_gram[kinds[-1]])
     scalars['imbalance'] = float(gl.imbalance(norm_sq_K[kept_K]))
@@ -110,13 +138,15 @@ def gradient_scalars(
 
 
 def _noise(
-    gram_RxR: np.ndarray, num_splits: int, num_prompts: int,
+    gram_RxR: np.ndarray, num_splits: int, prompts_K: np.ndarray,
     names: Sequence[str],
 ) -> Scalars:
   """How much of each task's gradient is noise, which takes splits to see."""
   if num_splits == 1:
     return {}
-  critical_K = gl.critical_batch_size(gram_RxR, num_splits, num_prompts)
+  # A task without prompts has no gradient, and no such size.
+  prompts_K = np.maximum(prompts_K, num_splits).tolist()
+  critical_K = gl.critical_batch_size(gram_RxR, num_splits, prompts_K)
   return {
       **_per_task('noise_trace', gl.noise_trace(gram_RxR, num_splits), names),
       **_per_task('snr', gl.snr(gram_RxR, num_splits), names),
@@ -166,8 +196,20 @@ def _shares(
   return scalars
 
 
+def _of_terms(
+    measured: Measured, rows: Callable[[Any], np.ndarray],
+    names: Sequence[str],
+) -> Scalars:
+  """What the terms of the loss say: 'clip_fraction' and 'kl', if it is on."""
+  scalars = {}
+  for tag, values_R in measured.terms_R.items():
+    scalars |= _per_task(tag, rows(values_R).mean(1), names)
+  return scalars
+
+
 def step_scalars(
-    measured: Measured, num_splits: int, names: Sequence[str]
+    measured: Measured, num_splits: int, names: Sequence[str],
+    filled_KxB: np.ndarray,
 ) -> Scalars:
   """Everything that a step measured on the device."""
   measured = jax.device_get(measured)
@@ -175,13 +217,14 @@ def step_scalars(
   def rows(values_R):
     return np.reshape(values_R, (len(names), num_splits))
 
-  abs_advantages_K = np.abs(measured.advantages_KxBxG).mean((1, 2))
+  advantages_KxB = np.abs(measured.advantages_KxBxG).mean(2)
   return {
       **_per_task('loss', rows(measured.loss_R).sum(1), names),
       **_per_task('entropy', rows(measured.entropy_R).mean(1), names),
       **_per_task('sampler_gap', rows(measured.sampler_gap_R).mean(1), names),
-      **_per_task('abs_advantage', abs_advantages_K, names),
-      **gradient_scalars(measured, num_splits, names),
+      **_of_terms(measured, rows, names),
+      **_per_task('abs_advantage', _mean(advantages_KxB, filled_KxB), names),
+      **gradient_scalars(measured, num_splits, names, filled_KxB.sum(1)),
       'update_norm': float(measured.update_norm),
   }
 

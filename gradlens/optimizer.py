@@ -110,7 +110,7 @@ def make_optimizer(
   by_step = make_schedule(o.learning_rate, o.warmup_steps, config.num_steps)
 
   def schedule(update):
-    return by_step(update // config.inner_epochs)
+    return by_step(update // (config.inner_epochs * config.num_mini_batches))
 
   try:
     correct = gl.correct(

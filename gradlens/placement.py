@@ -10,14 +10,13 @@ import jax
 from jax.sharding import Mesh, PartitionSpec
 
 from gradlens import models
-from gradlens.rows import Row
 
 # (params, frozen, row_R, *rest) -> (values, grads, grams)
 Local = Callable[..., tuple]
 
 
-def row_specs(row: Row, num_micro_batches: int | None) -> Row:
-  """Of all rows, `[R, ...]`, or `[M, R, ...]` of micro-batches."""
+def row_specs(row: Any, num_micro_batches: int | None) -> Any:
+  """Of a `Row`, `[R, ...]`, or `[M, R, ...]` of micro-batches."""
   lead = [None] if num_micro_batches else []
 
   def spec(leaf):
@@ -45,6 +44,26 @@ def on_mesh(
         out_specs=(PartitionSpec(), own, PartitionSpec()),
         axis_names={*models.DATA}, check_vma=False,
     )(params, frozen, row, *rest)
+
+  return run
+
+
+def of_rows(
+    mesh: Mesh | None, local: Callable[[Any, Any], jax.Array]
+) -> Callable[[Any, Any], jax.Array]:
+  """`local(params, parts)`, an array `[M, R, B, ...]`, on all of a mesh."""
+  if mesh is None:
+    return local
+
+  def run(params, parts_MxR):
+    return jax.shard_map(
+        local, mesh=mesh,
+        in_specs=(
+            models.specs(params, tensor=False), row_specs(parts_MxR, 1)
+        ),
+        out_specs=PartitionSpec(None, *models.DATA),
+        axis_names={*models.DATA}, check_vma=False,
+    )(params, parts_MxR)
 
   return run
 
@@ -80,6 +99,7 @@ def state_specs(state: Any) -> Any:
       params=params,
       opt_state=models.specs_like(state.opt_state, state.params, params),
       key=PartitionSpec(), frozen=models.specs(state.frozen),
+      reference=models.specs(state.reference),
   )
 
 

@@ -16,24 +16,24 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 import ml_collections
 import numpy as np
-import optax
-from tqdm import tqdm
 
 import gradlens as gl
 from gradlens import (
     build,
     checkpoint,
-    evaluate,
+    evaluation,
+    goal,
     hosts,
     metrics,
+    mixing,
     models,
     rollout,
     tasks,
     text,
 )
-from gradlens.mixture import Mixture
 from gradlens.optimizer import Optimizer, make_optimizer
 from gradlens.profile import tracing
+from gradlens.record import Gains, Progress, Recorder, Writers
 from gradlens.report import history
 from gradlens.train_step import TrainState
 
@@ -54,55 +54,6 @@ def _on_sigterm() -> Iterator[threading.Event]:
     yield asked
   finally:
     signal.signal(signal.SIGTERM, previous)
-
-
-class _Progress:
-  """A line now and then: rate, time left, and the tasks' numbers."""
-
-  def __init__(self, first: int, total: int, seconds: float, shown: str):
-    self._first, self._total, self._seconds = first, total, seconds
-    self._tag = shown
-    self._start, self._shown = time.monotonic(), -float('inf')
-
-  def __call__(self, step: int, scalars: metrics.Scalars, names: Sequence[str]):
-    now = time.monotonic()
-    if now - self._shown < self._seconds and step < self._total:
-      return
-    self._shown = now
-    meter = tqdm.format_meter(
-        step, self._total, now - self._start, initial=self._first,
-        unit=' step', bar_format='step {n_fmt}/{total_fmt}, {rate_fmt}{postfix}'
-        ', {elapsed} passed, {remaining} left',
-    )
-    parts = []
-    for name in names:
-      part = f'{name} {scalars[f"{self._tag}/{name}"]:.2f}'
-      for kind in ('unbiased', 'naive'):
-        tag = f'norm_sq/{kind}/{name}'
-        if tag in scalars:
-          part += f' ({scalars[tag]:.2g})'
-          break
-      parts.append(part)
-    _log.info('%s | %s (squared norm): %s', meter, self._tag, ', '.join(parts))
-
-
-class _Writers:
-  """Several metric writers as one."""
-
-  def __init__(self, writers: Sequence[Any]):
-    self._writers = writers
-
-  def scalars(self, step: int, scalars: metrics.Scalars) -> None:
-    for writer in self._writers:
-      writer.write_scalars(step, scalars)
-
-  def texts(self, step: int, texts: dict[str, str]) -> None:
-    for writer in self._writers:
-      writer.write_texts(step, texts)
-
-  def flush(self) -> None:
-    for writer in self._writers:
-      writer.flush()
 
 
 def _resolve(
@@ -127,40 +78,12 @@ def _resolve(
   return config
 
 
-class _Recorder:
-  """Writes a step's metrics once the next step is under way.
-
-  Downloading them earlier would keep the device waiting.
-  """
-
-  def __init__(
-      self, out: _Writers, progress: _Progress, names: Sequence[str],
-      num_splits: int, schedule: optax.Schedule,
-  ):
-    self._out, self._progress = out, progress
-    self._names, self._num_splits = names, num_splits
-    self._schedule = schedule
-    self._pending = None
-
-  def push(self, step: int, sampled: Any, measured: Any, start: float) -> None:
-    self.flush()
-    # Not before: writing the last step's metrics may wait for this step.
-    seconds = time.monotonic() - start
-    self._pending = step, sampled, measured, seconds
-
-  def flush(self) -> None:
-    if self._pending is None:
-      return
-    step, sampled, measured, seconds = self._pending
-    self._pending = None
-    scalars = {
-        **metrics.sampled_scalars(sampled, self._names),
-        **metrics.step_scalars(measured, self._num_splits, self._names),
-        'learning_rate': float(self._schedule(step - 1)),
-        'seconds/step': seconds,
-    }
-    self._out.scalars(step, scalars)
-    self._progress(step, scalars, self._names)
+def _rewards(
+    workdir: epath.Path, names: Sequence[str]
+) -> dict[str, list[float]]:
+  """Those of the steps that were recorded."""
+  run = history.load(workdir)
+  return {name: run.values(f'reward/{name}').tolist() for name in names}
 
 
 def first_state(
@@ -175,7 +98,9 @@ def first_state(
     everywhere = models.shardings(run.mesh, PartitionSpec())
     data = np.asarray(jax.random.key_data(key))
     key = jax.random.wrap_key_data(hosts.spread(data, everywhere))
-  return TrainState(run.params, init(run.params), key, run.frozen)
+  return TrainState(
+      run.params, init(run.params), key, run.frozen, run.reference
+  )
 
 
 def train(
@@ -212,7 +137,7 @@ def train(
   hosts.check_same({'--workdir': str(workdir)})
   run = build.setup(config)
   optimizer = make_optimizer(config, len(run.tasks), weighting)
-  objective = build.objective(config)
+  objective = goal.make_objective(config, run.stop_tokens)
   sample = build.sampler(config, run, make_sampler)
   rewards = jnp.zeros((len(run.tasks), 1, 1))
   gl.check(
@@ -221,8 +146,9 @@ def train(
       **objective.extras(rewards),
   )
   steps = build.steps(config, run.model, optimizer, objective, run.mesh)
-  mixture = Mixture(run.tasks, config.prompts_per_task, config.seed)
-  hosts.check_same(mixture.state(0))
+  mixture = mixing.mixture(config, run.tasks)
+  data = mixture.init()
+  hosts.check_same(data)
   late = tasks.Late(epath.Path(workdir) / 'late', jax.process_index())
   verifier = build.verifier(config, run, late)
   # Nothing is written before all else is found right.
@@ -231,55 +157,65 @@ def train(
   hosts.agree(lambda: checkpoint.check_shared(workdir))
   checkpoint.save_model(workdir, run.model, run.frozen, run.tokenizer)
   key = jax.random.key(config.seed)
-  rollout_key, evaluation_key = jax.random.split(jax.random.fold_in(key, 1))
+  rollout_key, _ = jax.random.split(jax.random.fold_in(key, 1))
+  evaluation_key = evaluation.key(config.seed)
   state = first_state(run, optimizer, rollout_key)
 
   with contextlib.ExitStack() as stack:
     enter = stack.enter_context
     enter(verifier)
-    saved = enter(checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep))
+    saved = enter(checkpoint.Checkpoints(
+        workdir, keep=config.checkpoint.keep, best=config.checkpoint.best
+    ))
     asked_to_end = enter(_on_sigterm())
-    first = 0
     if saved.latest is not None:
       _, frozen = checkpoint.load_frozen(workdir, run.mesh)
       state, data = saved.restore(
           state._replace(frozen=run.model.compute.cast(frozen))
       )
-      first = mixture.step(data)
-      _log.info('resuming %s at step %d', workdir, first)
-    out = _Writers([])
+      data = mixture.restore(data)
+      _log.info('resuming %s at step %d', workdir, data['step'])
+    first = data['step']
+    out, earlier = Writers([]), {}
     if hosts.first():
       metrics.truncate(workdir, first if first else -1)
+      earlier = _rewards(workdir, run.names)
       tensorboard = metric_writers.create_default_writer(
           workdir / 'tensorboard'
       )
-      out = _Writers([
+      out = Writers([
           enter(contextlib.closing(metrics.HistoryWriter(workdir))),
           enter(contextlib.closing(tensorboard)),
           *writers,
       ])
-    collect = build.collector(config, run, sample, verifier)
+    answer = build.answers(config, run, sample, verifier)
+    feed = mixing.feed(config, run, mixture, data, answer)
+    sample_heldout = build.evaluation_sampler(config, run, sample, make_sampler)
     collect_heldout = build.sampled(
-        config, run, sample, verifier, config.evaluate.num_completions
+        config, run, sample_heldout, verifier, config.evaluate.num_completions
     )
-    progress = _Progress(
+    progress = Progress(
         first, config.num_steps, config.log_seconds,
         'reward' if config.objective == 'grpo' else 'loss',
     )
-    recorder = _Recorder(
-        out, progress, run.names, config.num_splits, optimizer.schedule
+    recorder = Recorder(
+        out, progress, Gains(run.names, config.gain_window, earlier), run.names,
+        config.num_splits, optimizer.schedule,
     )
 
+    heldout = {}  # scores of evaluations, by step
+
     def evaluate_at(step: int) -> None:
-      result = evaluate.evaluate(
+      result = evaluation.evaluate(
           collect_heldout, state.policy, run.tasks, evaluation_key,
           batch_size=config.evaluate.batch_size,
           decode=functools.partial(text.decode, run.tokenizer),
       )
+      heldout[step] = result.scores()
       if not hosts.first():
         return
-      evaluate.write(workdir, step, result)
-      means = {name: float(r.mean()) for name, r in result.rewards.items()}
+      evaluation.write(workdir, step, result)
+      means = result.means()
       out.scalars(step, {f'heldout/{name}': m for name, m in means.items()})
       out.texts(step, {f'samples/{n}': s for n, s in result.samples.items()})
       _log.info('step %d, held-out reward: %s', step, ', '.join(
@@ -293,12 +229,11 @@ def train(
       start = time.monotonic()
       every = config.instrument_every
       train_step = steps[every > 0 and step % every == 0]
-      sampled = collect(
-          state.policy, mixture.batch(step), jax.random.fold_in(state.key, step)
+      sampled = feed.sample(
+          state.policy, jax.random.fold_in(state.key, step)
       )
       state, measured = train_step(state, sampled.batch)
-      for _ in range(config.inner_epochs - 1):
-        state, _ = train_step(state, sampled.batch)
+      feed.learn(sampled, measured)
       if hosts.first():
         recorder.push(step + 1, sampled, measured, start)
 
@@ -312,7 +247,7 @@ def train(
       if done % config.checkpoint.every == 0 or last or ending:
         recorder.flush()
         out.flush()
-        saved.save(done, state, mixture.state(done))
+        saved.save(done, state, feed.state(), heldout.get(done))
       if ending and not last:
         _log.info('asked to end: saved step %d; run again to go on', done)
         break

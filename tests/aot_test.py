@@ -453,8 +453,8 @@ class ProgramTest(absltest.TestCase):
     self.assertTrue(on['fits'] and off['fits'])
     self.assertGreater(on['headroom'], 0.1)
     # The sampler has all parameters in bfloat16, and moments beside it, two of
-    # four bytes: of matrices on sixteen chips, of norms and biases on each, with
-    # counts and the Grams of eight rows.
+    # four bytes: of matrices on sixteen chips, of norms and biases on each,
+    # with counts and the Grams of eight rows.
     sampler = on['sampler']
     vectors = 36 * (2 * 2048 + 2048 + 2 * 256) + 2048
     matrices = 36 * 2048 * (2 * 2048 + 512 + 3 * 11_008) + 151_936 * 2048

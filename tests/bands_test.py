@@ -21,13 +21,15 @@ LIBRARY = (
 )
 RL = (
     'masked', 'hosts', 'text', 'models', 'tasks', 'rollout', 'advantages',
-    'losses', 'mixture', 'experience', 'rows',
+    'losses', 'mixture', 'experience', 'places', 'rows', 'objective',
 )
 PROGRAM = (
-    'command', 'optimizer', 'placement', 'train_step', 'metrics', 'checkpoint',
-    'evaluate', 'report', 'values', 'meshes', 'build', 'profile', 'train',
+    'command', 'optimizer', 'placement', 'policies', 'task_gradients',
+    'train_step', 'feed', 'metrics', 'record', 'checkpoint', 'passing',
+    'evaluation', 'report', 'values', 'meshes', 'goal', 'build', 'mixing',
+    'profile', 'train',
 )
-COMMANDS = ('main', 'measure', 'export', 'aot')
+COMMANDS = ('main', 'measure', 'evaluate', 'export', 'aot')
 
 PLACE = {name: i for i, name in enumerate(LIBRARY + RL + PROGRAM)}
 # One place for all of them: no command imports another.

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import gradlens as gl
-from gradlens import models, rollout, train_step
+from gradlens import models, objective, rollout, train_step
 from gradlens.configs import default
 from gradlens.experience import Batch
 from gradlens.optimizer import make_optimizer
@@ -73,12 +73,12 @@ def _instrument():
   # Advantages that are not divided by their deviation scale with the rewards.
   step = train_step.make_train_step(
       model, optimizer,
-      train_step.grpo(advantage_scale='none', clip_low=0.2, clip_high=0.2),
+      objective.grpo(advantage_scale='none', clip_low=0.2, clip_high=0.2),
       num_splits=S, temperature=1.0, aggregate='sequence_mean',
       normalize='task', instrument=True,
   )
   state = train_step.TrainState(
-      params, optimizer.corrected.init(params), jax.random.key(0), {}
+      params, optimizer.corrected.init(params), jax.random.key(0), {}, {}
   )
   return jax.jit(functools.partial(
       jax.lax.map, lambda batch: step(state, batch)[1].grams

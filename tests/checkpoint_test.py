@@ -3,6 +3,7 @@
 from concurrent import futures
 import itertools
 import multiprocessing
+import os
 import pathlib
 import shutil
 
@@ -38,7 +39,7 @@ def make_state(seed=0):
       params,
   )
   _, opt_state = tx.update(grads_RxP, tx.init(params), params)
-  return model, TrainState(params, opt_state, jax.random.key(seed + 2), {})
+  return model, TrainState(params, opt_state, jax.random.key(seed + 2), {}, {})
 
 
 def numbers(tree):
@@ -148,6 +149,52 @@ class StatesTest(parameterized.TestCase):
     self.save(1, 2, 3, 4, keep=keep)
     present = [path.name for path in self.states.iterdir()]
     self.assertCountEqual(present, expected)
+
+  @parameterized.parameters(
+      # Kept are the last two and the best, of equal ones the newest; a step
+      # that was not evaluated is never the best.
+      ([0.1, 0.5, 0.2, 0.3, 0.4], '2', '245'),
+      ([0.9, 0.5, 0.2, 0.9, 0.4], '4', '45'),
+      ([0.1, None, 0.2, None, None], '3', '345'),
+  )
+  def test_keeps_the_best(self, scores, best, expected):
+    with checkpoint.Checkpoints(self.workdir, best='heldout') as saved:
+      for step, score in enumerate(scores, 1):
+        params = jax.tree.map(lambda a, n=step: a + n, self.state.params)
+        scored = score and dict(heldout=score, other=-score)
+        saved.save(
+            step, self.state._replace(params=params), {'step': step}, scored
+        )
+    present = [path.name for path in self.states.iterdir()]
+    self.assertCountEqual(present, expected)
+    # What a run resumes from is the newest.
+    with checkpoint.Checkpoints(self.workdir, best='heldout') as saved:
+      self.assertEqual(saved.latest, 5)
+      self.assertEqual(saved.find('best'), int(best))
+      self.assertEqual(saved.find(''), 5)
+      params = saved.restore_params(self.like.params, 'best')
+      self.assertEqual(saved.restore_data('best'), {'step': int(best)})
+    assert_same(
+        params, jax.tree.map(lambda a: a + int(best), self.state.params)
+    )
+
+  def test_finds_no_other(self):
+    self.save(1, 2)
+    with checkpoint.Checkpoints(self.workdir) as saved:
+      self.assertEqual(saved.find('1'), 1)
+      with self.assertRaisesRegex(ValueError, "no checkpoint '7'.* are 1, 2"):
+        saved.find('7')
+      with self.assertRaisesRegex(ValueError, "checkpoint.best='heldout'"):
+        saved.find('best')
+
+  @parameterized.parameters(
+      ('runs/a', ('runs/a', '')), ('runs/a@40', ('runs/a', '40')),
+      ('gs://b/a@best', ('gs://b/a', 'best')), ('a@b/c', ('a@b/c', '')),
+      ('a@b@best', ('a@b', 'best')), ('a@bests', ('a@bests', '')),
+  )
+  def test_which_checkpoint_a_path_names(self, path, expected):
+    folder, which = checkpoint.split_step(path)
+    self.assertEqual((os.fspath(folder), which), expected)
 
   def test_a_step_is_saved_once(self):
     self.save(1)

@@ -23,7 +23,7 @@ _NAMES = sorted(
 # Of models that are not here, on devices that are not here.
 _PODS = ('multidomain', 'singledomain')
 # What a config adds to: the tasks' names, and the correction's own arguments.
-_OPEN = ('tasks', 'correction.kwargs')
+_OPEN = ('tasks', 'correction.kwargs', 'mixture.kwargs', 'mixture.active')
 
 
 def load(name, *arg):

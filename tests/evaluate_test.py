@@ -1,114 +1,116 @@
-"""Evaluation: held-out rewards, prompt by prompt, in the records' order."""
+"""Evaluating what a run has left, against what the run itself has found."""
 
 import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
 
 from absl.testing import absltest, parameterized
-from etils import epath
-import jax
 import numpy as np
+import pytest
+import tiny_config
 
-from gradlens import evaluate, tasks
-from gradlens.experience import Batch, Sampled
-from gradlens.report import history
+from gradlens import checkpoint, evaluate, train
 
-G = 3
-_LENGTH = 8
-
-
-def _task(name, number, size=5):
-  records = [
-      tasks.Record(f'{name}{i}', str(100 * number + i), {}) for i in range(size)
-  ]
-  return tasks.Task(name, [], records, verify=str.__eq__)
+_ROOT = pathlib.Path(__file__).parents[1]
+_ARG = (
+    'init_from=warm,rollout.max_new_tokens=12,'
+    'evaluate.num_completions=2,checkpoint.keep=1,checkpoint.best=heldout/long'
+)
 
 
-def _score(record, completion):
-  return (int(record.answer) + completion**2) / 1000
+def config(more=''):
+  return tiny_config.get_config(f'{_ARG},{more}')
 
 
-class _Collect:
-  """Rewards that tell record and completion; keeps what it was asked."""
-
-  def __init__(self):
-    self.params, self.prompts, self.keys = [], [], []
-
-  def __call__(self, params, records_KxB, key):
-    self.params.append(params)
-    self.prompts.append([[r.prompt for r in task] for task in records_KxB])
-    self.keys.append(tuple(np.asarray(jax.random.key_data(key)).tolist()))
-    rewards = np.array([
-        [[_score(record, g) for g in range(G)] for record in records]
-        for records in records_KxB
-    ], np.float32)
-    tokens = np.array([
-        [[[*f'{record.prompt}?{g}'.encode().ljust(_LENGTH)] for g in range(G)]
-         for record in records]
-        for records in records_KxB
-    ])
-    none = np.zeros(0)
-    batch = Batch(none, none, tokens, tokens != ord(' '), none, rewards)
-    return Sampled(batch, none, none, none, {})
-
-
-def _decode(tokens, mask):
-  return bytes(tokens[mask].tolist()).decode()
-
-
-def _evaluate(seed=0, batch_size=2, size=5):
-  collect = _Collect()
-  result = evaluate.evaluate(
-      collect, 'params', [_task('x', 1, size), _task('y', 2, size)],
-      jax.random.key(seed), batch_size=batch_size, decode=_decode,
-  )
-  return result, collect
-
-
+@pytest.mark.slow
 class EvaluateTest(parameterized.TestCase):
 
-  @parameterized.parameters(1, 2, 5, 9)
-  def test_rewards_are_means_over_completions_in_order(self, batch_size):
-    result, collect = _evaluate(batch_size=batch_size)
-    self.assertEqual(list(result.rewards), ['x', 'y'])
-    # Of squares 0, 1, 4 the mean is 5/3; the first is 0, the best 4.
-    for number, name in enumerate('xy', 1):
-      want = (100 * number + np.arange(5) + 5 / 3) / 1000
-      np.testing.assert_allclose(result.rewards[name], want, rtol=1e-6)
-    for k, name in enumerate('xy'):
-      seen = [p for batch in collect.prompts for p in batch[k]]
-      self.assertEqual(seen, [f'{name}{i}' for i in range(5)])
-    self.assertEqual(set(collect.params), {'params'})
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    root = cls.enterClassContext(tempfile.TemporaryDirectory())
+    cls.workdir = pathlib.Path(root) / 'run'
+    cls.run_ = train.train(config(), cls.workdir)
+    cls.best = max((2, 4), key=lambda n: cls.run_.evals[n]['long'].mean())
 
-  def test_an_evaluation_is_paired_with_the_next(self):
-    (_, first), (_, second) = _evaluate(), _evaluate()
-    self.assertEqual(first.keys, second.keys)
-    self.assertEqual(first.prompts, second.prompts)
-    # Each batch has a key of its own, and each run.
-    _, other = _evaluate(seed=1)
-    self.assertLen({*first.keys, *other.keys}, 6)
+  @parameterized.parameters('', '@best', '@4')
+  def test_of_a_run_is_what_the_run_has_found(self, which):
+    step = self.best if which == '@best' else 4
+    rows = evaluate.evaluate(config(f'init_from={self.workdir}{which}'))
+    for task, row in rows.items():
+      rewards_N = self.run_.evals[step][task]
+      self.assertEqual(row.prompts, 256)
+      self.assertEqual(row.reward.value, rewards_N.mean())
+      half = 1.97 * rewards_N.std(ddof=1) / 16
+      np.testing.assert_allclose(
+          row.reward, rewards_N.mean() + np.array([0, -half, half]), atol=1e-3
+      )
 
-  def test_samples_are_the_first_prompts(self):
-    result, _ = _evaluate(batch_size=3, size=20)
-    samples = json.loads(result.samples['y'])
-    self.assertEqual(samples, [
-        dict(prompt=f'y{i}', completion=f'y{i}?0', answer=str(200 + i),
-             reward=float(np.float32((200 + i) / 1000)))
-        for i in range(8)
-    ])
+  def test_the_best_is_still_there(self):
+    steps = [int(p.name) for p in (
+        self.workdir / checkpoint.STATES).iterdir()]
+    self.assertCountEqual(steps, {self.best, 4})
 
-  def test_rewards_on_disk_are_those_that_the_report_reads(self):
-    workdir = epath.Path(self.create_tempdir().full_path)
-    (workdir / 'config.json').write_text(json.dumps(dict(tasks=dict(x=1, y=2))))
-    result, _ = _evaluate()
-    evaluate.write(workdir, 50, _evaluate(batch_size=5, size=7)[0])
-    evaluate.write(workdir, 50, result)  # again, after a resume
-    evaluate.write(workdir, 100, result)
-    names = sorted(p.name for p in (workdir / evaluate.FOLDER).iterdir())
-    self.assertEqual(names, ['00000050.npz', '00000100.npz'])
-    for step in (50, 100):
-      evals = history.load(workdir).evals[step]
-      self.assertEqual(set(evals), {'x', 'y'})
-      for name in 'xy':
-        np.testing.assert_array_equal(evals[name], result.rewards[name])
+  def test_passes(self):
+    kwargs = dict(ks=(1, 2), passes_from=0.2)
+    rows = evaluate.evaluate(config(f'init_from={self.workdir}'), **kwargs)
+    file = self.workdir / 'evals/00000004.npz'
+    for task, passed_NxG in np.load(file).items():
+      passed_NxG = passed_NxG >= 0.2
+      passes = rows[task].passes
+      self.assertAlmostEqual(passes[1].value, passed_NxG.mean())
+      self.assertAlmostEqual(passes[2].value, passed_NxG.any(axis=1).mean())
+      self.assertLess(passes[1].value, passes[2].value)
+
+  def test_the_likeliest_tokens(self):
+    arg = f'init_from={self.workdir},evaluate.num_completions=1,'
+    greedy, again, cold = (
+        evaluate.evaluate(config(f'{arg}evaluate.temperature={t},seed={seed}'))
+        for t, seed in ((0, 0), (0, 0), (1e-4, 0))
+    )
+    self.assertEqual(greedy, again)
+    self.assertEqual(greedy, cold)
+    drawn = evaluate.evaluate(config(arg))
+    self.assertNotEqual(greedy, drawn)
+
+  def test_by_command(self):
+    done = subprocess.run(
+        [sys.executable, '-m', 'gradlens.evaluate', '--k=1,2', '--json',
+         f'--config=tests/tiny_config.py:{_ARG}',
+         f'--config.init_from={self.workdir}'],
+        cwd=_ROOT, env=os.environ | dict(JAX_PLATFORMS='cpu'), text=True,
+        capture_output=True, check=True,
+    )
+    *lines, last = done.stdout.splitlines()
+    self.assertEqual(lines[0].split('  ')[0], 'task')
+    self.assertEqual([line.split()[:2] for line in lines[1:]],
+                     [['long', '256'], ['short', '256']])
+    found = json.loads(last)['long']
+    self.assertCountEqual(found, ['prompts', 'reward', 'pass@1', 'pass@2'])
+    self.assertEqual(
+        found['reward']['value'], self.run_.evals[4]['long'].mean()
+    )
+
+
+class RefusalsTest(parameterized.TestCase):
+
+  @parameterized.parameters(
+      ('checkpoint.best=heldout/ling', "'heldout/ling' must be one of .*long"),
+      ('checkpoint.best=heldout,checkpoint.every=3', 'every=3 must be a mult'),
+      ('evaluate.temperature=0,evaluate.num_completions=2',
+       'num_completions=2 to 1'),
+      ('evaluate.temperature=-1', 'must be 0 or more'),
+  )
+  def test_config(self, arg, message):
+    with self.assertRaisesRegex(ValueError, message):
+      evaluate.evaluate(tiny_config.get_config(arg))
+
+  def test_more_completions_than_there_are(self):
+    with self.assertRaisesRegex(ValueError, '--k=3 must be from 1 to .*=1'):
+      evaluate.evaluate(tiny_config.get_config(), ks=(1, 3))
 
 
 if __name__ == '__main__':

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from transformers import ByT5Tokenizer
 
-from gradlens import experience, models, rollout, tasks, text
+from gradlens import experience, models, places, rollout, tasks, text
 
 K, B, G, T, C = 2, 3, 8, 8, 10
 _TOKENIZER = ByT5Tokenizer()  # a byte b is token b + 3; 1 ends a sequence
@@ -61,10 +61,18 @@ def _collect(scorer, sampler=None):
       model, max_new_tokens=C, temperature=1.0,
       stop_tokens=(_STOP, _MODELS_STOP),
   )
-  return experience.sampled(
+  return places.collect(experience.sampled(
       sampler or own, text.prompt_encoder(_TOKENIZER), _TOKENIZER, scorer,
-      _NAMES, num_completions=G, max_prompt_tokens=T,
-  )
+      num_completions=G, max_prompt_tokens=T, max_new_tokens=C,
+      stop_tokens=(_STOP, _MODELS_STOP),
+  ), _NAMES)
+
+
+def _references(prompt, answer):
+  return places.collect(experience.references(
+      text.prompt_encoder(_TOKENIZER), _TOKENIZER, max_prompt_tokens=prompt,
+      max_new_tokens=answer,
+  ), _NAMES)
 
 
 def _text(sampled, *at):
@@ -120,6 +128,8 @@ class SamplerTest(ExperienceTestCase):
         stops.add(tokens[ends[0]])
         stopped += 1
       self.assertEqual(sampled.lengths_KxBxG[at], length)
+      self.assertEqual(sampled.drawn.lengths_KxBxG[at], length)
+      self.assertEqual(sampled.drawn.truncated_KxBxG[at], not ends)
     self.assertBetween(stopped, 1, K * B * G - 1)
     self.assertEqual(stops, {_STOP, _MODELS_STOP})
 
@@ -172,6 +182,30 @@ class SamplerTest(ExperienceTestCase):
     with self.assertRaisesRegex(ValueError, 'mask of int64; it must be bool'):
       _collect(_Scorer(), engine)(None, _RECORDS, jax.random.key(0))
 
+  def test_what_only_fills_the_room_is_not_scored(self):
+    model, params = _policy()
+    scorer = _Scorer()
+    asked = [(_NAMES[0], record) for record in _RECORDS[0]]
+    answer = experience.sampled(
+        rollout.make_sampler(
+            model, max_new_tokens=C, temperature=1.0, stop_tokens=(_STOP,)
+        ),
+        text.prompt_encoder(_TOKENIZER), _TOKENIZER, scorer, num_completions=G,
+        max_prompt_tokens=T, max_new_tokens=C, stop_tokens=(_STOP,),
+    )
+    one, more = (
+        answer(params, asked, jax.random.key(1), room) for room in (B, B + 4)
+    )
+    for a, b in zip(*(
+        jax.tree.leaves(found._replace(seconds={})) for found in (one, more)
+    ), strict=True):
+      self.assertLen(b, B + 4)
+      # Bit for bit but for what another number of slots rounds otherwise.
+      np.testing.assert_allclose(a, b[:B], rtol=1e-5)
+    np.testing.assert_array_equal(more.rewards_NxG[B:], 0)
+    self.assertFalse(more.errors_NxG[B:].any())
+    self.assertTrue(more.prompt_mask_NxT.any(1).all())
+
   def test_seconds(self):
     seconds = _sampled()[0].seconds
     self.assertEqual(set(seconds), {'rollout', 'verify'})
@@ -181,10 +215,7 @@ class SamplerTest(ExperienceTestCase):
 class ReferencesTest(ExperienceTestCase):
 
   def test_the_answer_is_the_one_completion(self):
-    sampled = experience.references(
-        text.prompt_encoder(_TOKENIZER), _TOKENIZER,
-        max_prompt_tokens=T, max_new_tokens=C
-    )(None, _RECORDS, None)
+    sampled = _references(T, C)(None, _RECORDS, None)
     batch = sampled.batch
     self.assert_prompts(batch)
     for k, b in np.ndindex(K, B):
@@ -205,15 +236,10 @@ class ReferencesTest(ExperienceTestCase):
   @parameterized.parameters((4, 4), (5, 3))
   def test_what_does_not_fit_is_never_cut(self, prompt, answer):
     # The longest prompts have 5 bytes, the longest answers 3 and a stop token.
-    def collect(prompt, answer):
-      return experience.references(
-          text.prompt_encoder(_TOKENIZER), _TOKENIZER,
-          max_prompt_tokens=prompt, max_new_tokens=answer
-      )(None, _RECORDS, None)
-
-    self.assertEqual(collect(5, 4).batch.tokens_KxBxGxC.shape, (K, B, 1, 4))
+    fits = _references(5, 4)(None, _RECORDS, None)
+    self.assertEqual(fits.batch.tokens_KxBxGxC.shape, (K, B, 1, 4))
     with self.assertRaises(ValueError):
-      collect(prompt, answer)
+      _references(prompt, answer)(None, _RECORDS, None)
 
 
 if __name__ == '__main__':

@@ -23,8 +23,12 @@ from gradlens.report import history
 
 _MESH = 'mesh.task=4,mesh.fsdp=2,model.num_key_value_heads=2'
 # A key of its own, weights from a Gram matrix over all hosts; a completion's
-# length is no other's; checkpoints after steps 2, 4, 6.
-_ARG = f'{_MESH},correction=pcgrad,correction.apply=two_pass,num_steps=6'
+# length is no other's; quotas that are learned, prompts that are replaced;
+# checkpoints after steps 2, 4, 6.
+_ARG = (
+    f'{_MESH},correction=pcgrad,correction.apply=two_pass,num_steps=6,'
+    'mixture.kind=sec,mixture.max_prompts=12,mixture.refill_rounds=1,seed=3'
+)
 _ADAPTERS = (
     f'{_MESH},correction.apply=lagged,lora.rank=2,rollout.num_slots=8,'
     'num_steps=500'
@@ -118,6 +122,13 @@ class HostsTest(parameterized.TestCase):
     self.assertNotIn('Report: ', other)
     lines = (self.two / 'metrics.jsonl').read_text().splitlines()
     self.assertLen([line for line in lines if '"update_norm"' in line], 6)
+
+  def test_quotas_are_learned_and_prompts_replaced(self):
+    run = history.load(self.two)
+    quotas = run.per_task('prompts')
+    np.testing.assert_array_equal(quotas.sum(1), 16)
+    self.assertGreater(len(np.unique(quotas, axis=0)), 1)
+    self.assertGreater(run.per_task('refilled').sum(), 0)
 
   def test_it_is_the_run_of_one_host(self):
     config = tiny_config.get_config(_ARG)

@@ -14,7 +14,9 @@ from gradlens.report import history, summary
 CONFIG = {
     'seed': 7, 'num_steps': 40, 'num_splits': 2, 'prompts_per_task': 8,
     'num_completions': 4, 'lora': {'rank': 0}, 'rollout': {'temperature': 1.0},
-    'loss': {'aggregate': 'sequence_mean', 'normalize': 'batch'},
+    'mixture': {'kind': 'uniform'},
+    'loss': {'aggregate': 'sequence_mean', 'normalize': 'batch',
+             'mask_truncated': False},
     'correction': {'name': 'equalize_norms'}}
 
 
@@ -33,7 +35,8 @@ def write_run(workdir, names=('a', 'b', 'c'), num_steps=40, every=1,
       'weight': rng.uniform(0.5, 2, shape), 'reward': rng.uniform(0, 1, shape),
       'layer_norm_sq/layers.00': 0.25 * unbiased,
       'layer_norm_sq/embed': 0.75 * unbiased,
-      'length': rng.uniform(3, 9, shape), 'skipped': np.zeros(shape)}
+      'length': rng.uniform(3, 9, shape), 'skipped': np.zeros(shape),
+      'prompts': np.full(shape, float(CONFIG['prompts_per_task']))}
   lines = []
   for t in range(0, num_steps, every):
     scalars = {f'{prefix}/{name}': values[t, k]
@@ -50,8 +53,9 @@ def write_run(workdir, names=('a', 'b', 'c'), num_steps=40, every=1,
   for step in evals:
     rewards = level + rng.normal(0.002 * step, 0.1, level.shape)
     numbers['evals'].append(rewards.astype(np.float32))
+    # Of one completion.
     np.savez(workdir / f'evals/{step:08d}.npz', **dict(zip(
-        names, numbers['evals'][-1].T, strict=True)))
+        names, numbers['evals'][-1].T[..., None], strict=True)))
     sample = {'prompt': 'hello', 'completion': text, 'answer': text,
               'reward': 1.0}
     lines.append({'step': step, 'texts': {

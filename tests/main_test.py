@@ -86,6 +86,50 @@ _REFUSED = {
         ['--config.prompts_per_task=1000'],
         'prompts_per_task=1000', 'between 1 and the 768', "'long'",
     ),
+    'mixture': (
+        ['--config.mixture.kind=even'], "mixture.kind='even'", 'uniform, fixed'
+    ),
+    'argument_of_a_mixture': (
+        ['--config.mixture.kind=gradient', '--config.mixture.max_prompts=16',
+         "--config.mixture.kwargs={'power': 0}"],
+        'config.mixture.kwargs', 'power=0 must be above 0',
+    ),
+    'quota': (
+        ['--config.mixture.kind=fixed', '--config.mixture.max_prompts=12',
+         "--config.mixture.kwargs={'shares': {'long': 7, 'short': 1}}"],
+        "task 'long'", '14 prompts', 'mixture.max_prompts', '12', 'raise it',
+    ),
+    'no_room': (
+        ['--config.mixture.kind=sec'], "mixture.kind='sec'",
+        'mixture.max_prompts leaves room for 8',
+    ),
+    'odd_room': (
+        ['--config.mixture.max_prompts=11'], 'mixture.max_prompts=11',
+        'multiple of num_splits=2',
+    ),
+    'little_room': (
+        ['--config.mixture.max_prompts=6'], 'max_prompts=6', 'below', '=8',
+    ),
+    'nothing_to_replace': (
+        ['--config.mixture.refill_rounds=1', '--config.objective=supervised'],
+        'mixture.refill_rounds=1', "objective='supervised'", 'set it to 0',
+    ),
+    'no_rewards': (
+        ['--config.mixture.kind=sec', '--config.mixture.max_prompts=16',
+         '--config.objective=supervised'],
+        "mixture.kind='sec'", 'learns from rewards', "'supervised'",
+    ),
+    'no_gradients': (
+        ['--config.mixture.kind=gradient', '--config.mixture.max_prompts=16',
+         '--config.instrument_every=0'],
+        "mixture.kind='gradient'", 'instrument_every=0', 'set it to 1',
+    ),
+    'no_independent_splits': (
+        ['--config.mixture.kind=gradient', '--config.mixture.max_prompts=16',
+         '--config.loss.aggregate=token_mean'],
+        "mixture.kind='gradient'", "aggregate='token_mean'",
+        "estimate='naive'",
+    ),
     'never': (['--config.checkpoint.every=0'], 'checkpoint.every=0', '1 or'),
     'profile': (['--config.profile.steps=-1'], 'profile.steps=-1', '0 or'),
     'nothing_kept': (['--config.checkpoint.keep=0'], 'checkpoint.keep=0'),

@@ -107,11 +107,13 @@ class MeasureTest(parameterized.TestCase):
     with build.verifier(config, run) as verifier:
       collect = build.collector(config, run, sample, verifier)
       mixture = Mixture(run.tasks, config.prompts_per_task, config.seed)
+      state = mixture.init()
       key = jax.random.fold_in(jax.random.key(config.seed), 3)
       batches = []
       for i in range(3):
         step_key = jax.random.fold_in(key, i)
-        batches.append(collect(run.params, mixture.batch(i), step_key).batch)
+        draw, state = mixture.draw(state)
+        batches.append(collect(run.params, draw.records, step_key).batch)
 
     def loss(params, k):
       """Of task k in the batch of all: written out, sequence by sequence."""

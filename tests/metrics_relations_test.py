@@ -7,6 +7,7 @@ import numpy as np
 from gradlens import metrics
 
 NAMES = ('a', 'b', 'c')
+PROMPTS_K = np.full(3, S)
 
 
 class RelationsTest(absltest.TestCase):
@@ -16,7 +17,9 @@ class RelationsTest(absltest.TestCase):
     # Task c against task b in each split; a away from both.
     rows['embed'][2] = -rows['embed'][1]
     rows['layers'][2] = -rows['layers'][1]
-    scalars = metrics.gradient_scalars(_measured(rows), S, NAMES)
+    scalars = metrics.gradient_scalars(
+        _measured(rows), S, NAMES, PROMPTS_K
+    )
     pairs = []
     for i, j in ((0, 1), (0, 2), (1, 2)):
       pairs.append(sum(
@@ -38,7 +41,7 @@ class RelationsTest(absltest.TestCase):
     rows = _rows()
     rows['embed'][1] = np.nan
     measured = _measured(rows, skipped_K=np.array([0, 1, 0]))
-    scalars = metrics.gradient_scalars(measured, S, NAMES)
+    scalars = metrics.gradient_scalars(measured, S, NAMES, PROMPTS_K)
     self.assertTrue(np.isfinite(scalars['effective_rank']))
     # Of three pairs only a-c is left.
     self.assertLess(scalars['conflict_rate'], 0.4)

@@ -11,6 +11,8 @@ from gradlens import experience, metrics, train_step
 
 _NAMES = ('a', 'b', 'c')
 K, S = 3, 2
+_PROMPTS_K = np.full(K, S)  # one in each split
+_FILLED_KXB = np.ones((K, S), bool)
 _WEIGHTS_K = np.array([0.5, 2.0, 1.0])
 _BY_LAYER = dict(
     embed=np.array([1.0, 0.5, 3.0]),
@@ -38,6 +40,7 @@ def _measured(rows, **changes):
   values = dict(
       loss_R=np.arange(6.0), entropy_R=np.arange(6.0) ** 2,
       sampler_gap_R=np.arange(6.0) / 10,
+      terms_R=dict(kl=np.arange(6.0) / 4),
       shares_K=np.array([0.5, 0.25, 0.25]),
       advantages_KxBxG=np.array(
           [[[1.0, -1.0]] * S, [[3.0, -1.0]] * S, [[0.0, 0.0]] * S]
@@ -81,7 +84,9 @@ class GradientScalarsTest(MetricsTestCase):
 
   def test_norms(self):
     rows = _rows()
-    scalars = metrics.gradient_scalars(_measured(rows), S, _NAMES)
+    scalars = metrics.gradient_scalars(
+        _measured(rows), S, _NAMES, _PROMPTS_K
+    )
     tasks_KxN = _tasks(rows)
     naive_K = np.sum(tasks_KxN**2, axis=1)
     unbiased_K = sum(map(_products_of_splits, rows.values()))
@@ -103,7 +108,9 @@ class GradientScalarsTest(MetricsTestCase):
 
   def test_noise(self):
     rows = _rows()
-    scalars = metrics.gradient_scalars(_measured(rows), S, _NAMES)
+    scalars = metrics.gradient_scalars(
+        _measured(rows), S, _NAMES, _PROMPTS_K
+    )
     # A sum of two halves varies as their difference does.
     noise_K = sum(
         np.sum((block[:, 0] - block[:, 1]) ** 2, axis=(1, 2))
@@ -120,16 +127,28 @@ class GradientScalarsTest(MetricsTestCase):
     np.testing.assert_allclose(
         scalars['imbalance'], unbiased_K.max() / unbiased_K.min(), rtol=1e-6
     )
+    # Of a task with more prompts in a batch it is as much larger.
+    scalars = metrics.gradient_scalars(
+        _measured(rows), S, _NAMES, np.array([S, 3 * S, 0])
+    )
+    critical_K = S * noise_K / unbiased_K
+    self.assert_scalars(
+        scalars, 'critical_batch_size', critical_K * [1, 3, 1]
+    )
 
   def test_after_the_optimizer(self):
     # Rows' products -1 - 2, 1 + 0, -4 - 2: the joint loss falls by 8.
-    scalars = metrics.gradient_scalars(_measured(_rows()), S, _NAMES)
+    scalars = metrics.gradient_scalars(
+        _measured(_rows()), S, _NAMES, _PROMPTS_K
+    )
     self.assert_scalars(scalars, 'gain/predicted', [3.0, -1.0, 6.0])
     self.assert_scalars(scalars, 'share/optimizer', [3 / 8, -1 / 8, 6 / 8])
 
   def test_shares_of_weights_for_the_whole(self):
     rows = _rows()
-    scalars = metrics.gradient_scalars(_measured(rows), S, _NAMES)
+    scalars = metrics.gradient_scalars(
+        _measured(rows), S, _NAMES, _PROMPTS_K
+    )
     tasks_KxN = _tasks(rows)
     self.assert_shares(scalars, _WEIGHTS_K[:, None] * tasks_KxN)
     self.assert_scalars(scalars, 'weight', _WEIGHTS_K)
@@ -142,7 +161,9 @@ class GradientScalarsTest(MetricsTestCase):
   def test_shares_of_weights_by_layer(self):
     rows = _rows()
     measured = _measured(rows, weights=_BY_LAYER)
-    scalars = metrics.gradient_scalars(measured, S, _NAMES)
+    scalars = metrics.gradient_scalars(
+        measured, S, _NAMES, _PROMPTS_K
+    )
     weighted = {
         'embed': _BY_LAYER['embed'][:, None, None, None] * rows['embed'],
         'layers': _BY_LAYER['layers'].T[:, None, :, None] * rows['layers'],
@@ -156,7 +177,7 @@ class GradientScalarsTest(MetricsTestCase):
     rows = _rows()
     scalars = metrics.gradient_scalars(
         _measured(rows, weights=np.ones(6), skipped_K=np.zeros(6),
-                  shares_K=np.full(6, 1 / 6)), 1, 'uvwxyz',
+                  shares_K=np.full(6, 1 / 6)), 1, 'uvwxyz', np.ones(6, int),
     )
     needs_splits = ('unbiased', 'noise', 'snr', 'critical')
     self.assertEmpty([
@@ -172,7 +193,9 @@ class GradientScalarsTest(MetricsTestCase):
     for block in rows.values():
       block[1] = 0.0
     measured = _measured(rows, shares_K=np.array([0.5, 0.0, 0.5]))
-    scalars = metrics.gradient_scalars(measured, S, _NAMES)
+    scalars = metrics.gradient_scalars(
+        measured, S, _NAMES, _PROMPTS_K
+    )
     self.assertEqual(scalars['share/before/b'], 0.0)
     self.assertTrue(np.isnan(scalars['intrinsic_norm_sq/unbiased/b']))
     self.assertTrue(np.isfinite(scalars['intrinsic_norm_sq/unbiased/a']))
@@ -180,12 +203,16 @@ class GradientScalarsTest(MetricsTestCase):
   def test_where_every_task_is_skipped_none_is_the_loudest(self):
     rows = {name: np.nan * block for name, block in _rows().items()}
     measured = _measured(rows, skipped_K=np.ones(K, int))
-    scalars = metrics.gradient_scalars(measured, S, _NAMES)
+    scalars = metrics.gradient_scalars(
+        measured, S, _NAMES, _PROMPTS_K
+    )
     self.assertNotIn('imbalance', scalars)
 
   def test_a_step_without_gradients_has_no_shares(self):
     rows = {name: 0 * block for name, block in _rows().items()}
-    scalars = metrics.gradient_scalars(_measured(rows), S, _NAMES)
+    scalars = metrics.gradient_scalars(
+        _measured(rows), S, _NAMES, _PROMPTS_K
+    )
     self.assert_scalars(scalars, 'share/before', np.zeros(K))
     self.assert_scalars(scalars, 'share/after', np.zeros(K))
     self.assertEqual(scalars['grad_norm'], 0.0)
@@ -197,7 +224,9 @@ class GradientScalarsTest(MetricsTestCase):
     measured = _measured(
         rows, skipped_K=np.array([0, 1, 0]), weights=weights_K
     )
-    scalars = metrics.gradient_scalars(measured, S, _NAMES)
+    scalars = metrics.gradient_scalars(
+        measured, S, _NAMES, _PROMPTS_K
+    )
     self.assert_scalars(scalars, 'skipped', [0, 1, 0])
     self.assertTrue(np.isnan(scalars['norm_sq/naive/b']))
     self.assertTrue(np.isfinite(scalars['norm_sq/unbiased/a']))
@@ -218,40 +247,80 @@ class StepScalarsTest(MetricsTestCase):
   def test_sampled(self):
     lengths = np.array([[[3, 1], [2, 2]], [[0, 1], [4, 4]]])
     rewards = np.array([[[1, 0], [1, 1]], [[0.5, 0.5], [0, 0]]], np.float32)
-    nothing = np.zeros(0)
-    batch = experience.Batch(*[nothing] * 5, rewards)
+    truncated = np.array([[[1, 0], [0, 0]], [[0, 0], [1, 1]]], bool)
     scalars = metrics.sampled_scalars(
         experience.Sampled(
-            batch, lengths, np.array([2, 0]), np.array([0, 3]),
-            dict(rollout=1.5),
+            None, np.ones((2, 2), bool),
+            experience.Drawn(rewards, lengths, truncated), lengths + 1,
+            np.array([2, 0]), np.array([0, 3]), np.array([4, 1]),
+            np.array([0, 1]), dict(rollout=1.5),
         ),
         ('a', 'b'),
     )
     self.assertEqual(scalars, {
         'reward/a': 0.75, 'reward/b': 0.25, 'length/a': 2.0, 'length/b': 2.25,
-        'tokens/a': 8, 'tokens/b': 9, 'zero_advantage/a': 0.5,
+        # Prompts' means 0.5 and 1, and 0.5 and 0.
+        'reward_std/a': 0.25, 'reward_std/b': 0.25,
+        'pass_rate/a': 0.75, 'pass_rate/b': 0.0,
+        'truncated/a': 0.25, 'truncated/b': 0.5,
+        'tokens/a': 12, 'tokens/b': 13, 'zero_advantage/a': 0.5,
         'zero_advantage/b': 1.0, 'verifier_errors/a': 2, 'verifier_errors/b': 0,
         'verifier_timeouts/a': 0, 'verifier_timeouts/b': 3,
-        'seconds/rollout': 1.5,
+        'prompts/a': 2, 'prompts/b': 2, 'prompt_share/a': 0.5,
+        'prompt_share/b': 0.5, 'refilled/a': 4, 'refilled/b': 1,
+        'unfilled/a': 0, 'unfilled/b': 1, 'seconds/rollout': 1.5,
     })
+
+  def test_sampled_with_places_without_a_prompt(self):
+    # What stands there does not matter; b has no prompt at all.
+    filled = np.array([[True, False, True], [False] * 3])
+    rewards = np.array([[[1, 0], [0.3, 0.3], [1, 1]], [[1, 1]] * 3])
+    lengths = np.where(filled[..., None], 2, 0) * np.ones((1, 1, 2), int)
+    none_K = np.zeros(2, int)
+    scalars = metrics.sampled_scalars(
+        experience.Sampled(
+            None, filled, experience.Drawn(rewards, lengths, lengths > 1),
+            lengths, none_K, none_K, none_K, none_K, {},
+        ),
+        ('a', 'b'),
+    )
+    self.assert_scalars(scalars, 'prompts', [2, 0], 'ab')
+    self.assert_scalars(scalars, 'prompt_share', [1, 0], 'ab')
+    self.assert_scalars(scalars, 'tokens', [8, 0], 'ab')
+    for tag, value in dict(
+        reward=0.75, reward_std=0.25, pass_rate=0.75, zero_advantage=0.5,
+        length=2.0, truncated=1.0,
+    ).items():
+      self.assert_scalars(scalars, tag, [value, np.nan], 'ab')
 
   def test_step(self):
     measured = _measured(_rows())
-    scalars = metrics.step_scalars(measured, S, _NAMES)
+    scalars = metrics.step_scalars(measured, S, _NAMES, _FILLED_KXB)
     self.assert_scalars(scalars, 'loss', [0 + 1, 2 + 3, 4 + 5])
     self.assert_scalars(scalars, 'entropy', [0.5, 6.5, 20.5])
     self.assert_scalars(scalars, 'sampler_gap', [0.05, 0.25, 0.45])
     self.assert_scalars(scalars, 'abs_advantage', [1.0, 2.0, 0.0])
     self.assertEqual(scalars['update_norm'], 0.25)
-    gradient = metrics.gradient_scalars(measured, S, _NAMES)
+    gradient = metrics.gradient_scalars(
+        measured, S, _NAMES, _PROMPTS_K
+    )
     self.assertContainsSubset(gradient.items(), scalars.items())
+
+  def test_step_with_places_without_a_prompt(self):
+    filled = np.array([[True, False], [True, True], [False, False]])
+    scalars = metrics.step_scalars(_measured(_rows()), S, _NAMES, filled)
+    self.assert_scalars(scalars, 'abs_advantage', [1.0, 2.0, np.nan])
 
   def test_a_plain_step_has_no_gradient_scalars(self):
     plain = _measured(_rows(), grams=None, weights=None, skipped_K=None)
-    self.assertEqual(metrics.gradient_scalars(plain, S, _NAMES), {})
-    tags = {tag.split('/')[0] for tag in metrics.step_scalars(plain, S, _NAMES)}
     self.assertEqual(
-        tags, {'loss', 'entropy', 'sampler_gap', 'abs_advantage', 'update_norm'}
+        metrics.gradient_scalars(plain, S, _NAMES, _PROMPTS_K), {}
+    )
+    scalars = metrics.step_scalars(plain, S, _NAMES, _FILLED_KXB)
+    tags = {tag.split('/')[0] for tag in scalars}
+    self.assertEqual(
+        tags, {'loss', 'entropy', 'sampler_gap', 'abs_advantage', 'update_norm',
+               'kl'}
     )
 
 

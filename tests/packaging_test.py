@@ -20,7 +20,8 @@ PROGRAMS = ('main', 'measure', 'export', 'report', 'aot')
 # What the library band must never pull in, installed or not.
 HEAVY = (
     'clu', 'flax', 'grain', 'ml_collections', 'orbax', 'plotly',
-    'reasoning_gym', 'safetensors', 'tensorflow', 'torch', 'transformers',
+    'pyarrow', 'reasoning_gym', 'safetensors', 'tensorflow',
+    'tensorflow_datasets', 'torch', 'transformers',
 )
 
 IMPORT = """

@@ -49,11 +49,13 @@ class HistoryTest(ReportCase):
   def test_names_what_is_missing_or_broken(self):
     with self.assertRaisesRegex(ValueError, 'holds no run'):
       report.table(self.workdir)
-    write_run(self.workdir, loss={'aggregate': 'sequence_mean'})
+    write_run(self.workdir, loss={
+        'aggregate': 'sequence_mean', 'mask_truncated': False,
+    })
     with self.assertRaisesRegex(ValueError, "no key 'loss.normalize'"):
       report.write(self.workdir)
     file = self.workdir / 'evals/00000040.npz'
-    np.savez(file, a=np.zeros(3))
+    np.savez(file, a=np.zeros((3, 1)))
     with self.assertRaisesRegex(
         ValueError, 'a has 200 prompts at step 0 and 3'):
       report.table(self.workdir)
@@ -157,10 +159,14 @@ class SummaryTest(ReportCase):
                            places=5)
 
   @parameterized.parameters(
-      ('sequence_mean', 2, 'unbiased'), ('fixed_length', 4, 'unbiased'),
-      ('token_mean', 2, 'cross-split'), ('sequence_mean', 1, 'cross-split'))
-  def test_label_of_the_estimator(self, aggregate, num_splits, label):
-    rows, _ = self.rows(loss={'aggregate': aggregate, 'normalize': 'task'},
+      ('sequence_mean', 2, False, 'unbiased'),
+      ('fixed_length', 4, False, 'unbiased'),
+      ('token_mean', 2, False, 'cross-split'),
+      ('fixed_length', 2, True, 'cross-split'),
+      ('sequence_mean', 1, False, 'cross-split'))
+  def test_label_of_the_estimator(self, aggregate, num_splits, masks, label):
+    rows, _ = self.rows(loss={'aggregate': aggregate, 'normalize': 'task',
+                              'mask_truncated': masks},
                         num_splits=num_splits)
     self.assertEqual(rows[0].estimator, label)
     self.assertIn(f'{label} [95%]', tables.to_text(rows))

@@ -10,14 +10,14 @@ from joint_loss import EMPTY, TEMPERATURE, K
 import numpy as np
 import pytest
 
+from gradlens import objective, task_gradients
 from gradlens import rows as rows_lib
-from gradlens import train_step
 
 S = 2
 R = K * S
 AGGREGATES = ('sequence_mean', 'token_mean', 'fixed_length')
 NORMALIZES = ('batch', 'task')
-GRPO = train_step.grpo(
+GRPO = objective.grpo(
     advantage_scale='std', clip_low=joint_loss.CLIP_LOW,
     clip_high=joint_loss.CLIP_HIGH,
 )
@@ -27,11 +27,11 @@ pytestmark = pytest.mark.slow
 
 @functools.cache
 def _row_gradients(aggregate):
-  losses_fn = train_step.make_losses(
+  losses_fn = task_gradients.make_losses(
       joint_loss.policy()[0], GRPO, temperature=TEMPERATURE,
       aggregate=aggregate,
   )
-  return jax.jit(train_step.row_gradients(losses_fn, R))
+  return jax.jit(task_gradients.row_gradients(losses_fn, R))
 
 
 class RowsTest(parameterized.TestCase):
@@ -45,8 +45,8 @@ class RowsTest(parameterized.TestCase):
     }
     loss, gradient = expected.pop((aggregate, normalize))
     row, _ = rows_lib.make_rows(
-        batch, GRPO.advantages(batch.rewards_KxBxG), S, aggregate=aggregate,
-        normalize=normalize,
+        rows_lib.Prompts(batch, GRPO.advantages(batch.rewards_KxBxG), {}), S,
+        aggregate=aggregate, normalize=normalize,
     )
     (loss_R, _), grads, _ = _row_gradients(aggregate)(
         {}, joint_loss.policy()[1], row

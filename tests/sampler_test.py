@@ -194,7 +194,7 @@ class MemoryTest(absltest.TestCase):
 
 # docs/models.md shows this one.
 def make_torch_sampler(
-    model, *, max_new_tokens, temperature, stop_tokens, num_slots
+    model, *, max_new_tokens, temperature, stop_tokens, top_k, num_slots
 ):
   """transformers' `generate` in the place of the sampler."""
   del num_slots

@@ -9,12 +9,12 @@ from joint_loss import EMPTY, TEMPERATURE, K
 import numpy as np
 import pytest
 
-from gradlens import train_step
+from gradlens import objective, train_step
 from gradlens.configs import default
 from gradlens.optimizer import make_optimizer
 
 S = 2
-GRPO = train_step.grpo(
+GRPO = objective.grpo(
     advantage_scale='std', clip_low=joint_loss.CLIP_LOW,
     clip_high=joint_loss.CLIP_HIGH,
 )
@@ -38,7 +38,7 @@ def run(name, apply, blocks, num_micro_batches=1, instrument=True):
       num_micro_batches=num_micro_batches,
   ))
   state = train_step.TrainState(
-      params, optimizer.corrected.init(params), jax.random.key(0), {}
+      params, optimizer.corrected.init(params), jax.random.key(0), {}, {}
   )
   seen = []
   for seed in range(2):

@@ -9,12 +9,19 @@ import joint_loss
 import numpy as np
 import pytest
 
-from gradlens import models, placement, rows, train_step
+from gradlens import (
+    models,
+    objective,
+    placement,
+    rows,
+    task_gradients,
+    train_step,
+)
 from gradlens.configs import default
 from gradlens.experience import Batch
 from gradlens.optimizer import make_optimizer
 
-GRPO = train_step.grpo(advantage_scale='std', clip_low=0.2, clip_high=0.2)
+GRPO = objective.grpo(advantage_scale='std', clip_low=0.2, clip_high=0.2)
 PROMPTS, G, T, C, V = 8, 2, 4, 4, 32  # prompts of a row
 PLAIN = models.Compute()
 MESHES = ((1, 8, 1), (2, 4, 1), (4, 2, 1), (2, 2, 2), (8, 1, 1))
@@ -68,7 +75,8 @@ def step(sizes, num_tasks, num_splits, apply, *, blocks='global', micro=1,
   config.correction.update(dict(name='pcgrad', apply=apply, blocks=blocks))
   optimizer = make_optimizer(config, num_tasks, None)
   state = train_step.TrainState(
-      params, optimizer.corrected.init(params), jax.random.key(0), frozen
+      params, optimizer.corrected.init(params), jax.random.key(0), frozen,
+      {},
   )
   mesh = None
   if sizes is not None:
@@ -103,11 +111,11 @@ class MeshTest(parameterized.TestCase):
     gradient, oracle = (
         joint_loss.vector(s.opt_state[2][0].mu) for s in (state, other)
     )
-    self.assertLess(joint_loss.distance(gradient, oracle), 2e-5)
+    self.assertLess(joint_loss.distance(gradient, oracle), 1e-5)
     if exact and measured.weights is not None:
       # Of 'lagged' steps, which are applied to the next.
       jax.tree.map(
-          functools.partial(np.testing.assert_allclose, rtol=1e-4),
+          functools.partial(np.testing.assert_allclose, rtol=1e-5),
           state.opt_state[0].weights_K, other.opt_state[0].weights_K,
       )
     fields = ['loss_R', 'entropy_R', 'sampler_gap_R', 'shares_K']
@@ -117,7 +125,7 @@ class MeshTest(parameterized.TestCase):
           jax.tree.leaves(getattr(expected, field)), strict=True,
       ):
         np.testing.assert_allclose(
-            a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max(), err_msg=field
+            a, b, rtol=1e-5, atol=1e-6 * np.abs(b).max(), err_msg=field
         )
 
   @parameterized.product(sizes=MESHES)
@@ -153,12 +161,12 @@ class MeshTest(parameterized.TestCase):
     def temporary(sizes):
       model, params, _ = model_and_params(False)
       mesh = models.make_mesh(*sizes, num_rows=8)
-      losses_fn = train_step.make_losses(
+      losses_fn = task_gradients.make_losses(
           model, GRPO, temperature=1.0, aggregate='token_mean', mesh=mesh
       )
-      gradients = train_step.row_gradients(losses_fn, 8, mesh)
+      gradients = task_gradients.row_gradients(losses_fn, 8, mesh)
       own, denominator = batch(8, 1), jnp.ones(8)
-      row = rows.Row(own, own.rewards_KxBxG, denominator)
+      row = rows.Row(own, own.rewards_KxBxG, {}, denominator)
       row = jax.device_put(
           row, models.shardings(mesh, placement.row_specs(row, None))
       )

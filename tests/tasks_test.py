@@ -1,5 +1,6 @@
 """Loading tasks: distinct prompts, a split that stays, and what is refused."""
 
+import itertools
 import os
 import pathlib
 import subprocess
@@ -128,7 +129,7 @@ print(tasks.fingerprint(tasks_test.load({SPELL!r})))
   @parameterized.parameters(
       ({'num_train': 767}, 'num_train=767 and num_heldout=256.*1024 prompts'),
       ({'num_train': 2000, 'num_heldout': 255}, '256 of them held out'),
-      ({'source': 'tfds:gsm8k'}, "unknown scheme 'tfds'.*rg:"),
+      ({'source': 'csv:a.csv'}, "unknown scheme 'csv'.*rg:, jsonl:.*tfds:"),
       ({'source': 'spell_backward'}, "unknown scheme 'spell_backward'"),
       ({'source': 'rg:spel_backward'}, "mean 'spell_backward'"),
       ({'source': 'rg:zzzz'}, "no dataset 'zzzz'$"),
@@ -160,6 +161,11 @@ print(tasks.fingerprint(tasks_test.load({SPELL!r})))
 
 
 class ReasoningGymTest(absltest.TestCase):
+
+  def test_draws_end(self):
+    rows = reasoning_gym.source('chain_sum', seed=0, num_draws=3).rows
+    self.assertEqual(
+        [rows[i] for i in range(3)], list(itertools.islice(rows, 4)))
 
   def test_verifiers_that_execute_a_completion_are_refused(self):
     # In a process of its own: some of the datasets print, or leave files open.

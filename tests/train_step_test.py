@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 
+from gradlens import objective as goals
 from gradlens import rollout, train_step
 from gradlens.configs import default
 from gradlens.optimizer import make_optimizer
@@ -45,7 +46,7 @@ def _optimizer():
   )
 
 
-_GRPO = train_step.grpo(
+_GRPO = goals.grpo(
     advantage_scale='std', clip_low=joint_loss.CLIP_LOW,
     clip_high=joint_loss.CLIP_HIGH,
 )
@@ -66,7 +67,7 @@ def _compiled(
   lead = (R,) if instrument else ()
   recorded = jax.tree.map(lambda p: jnp.zeros((*lead, *p.shape)), params)
   opt_state = (*optimizer.corrected.init(params), recorded)
-  state = train_step.TrainState(params, opt_state, jax.random.key(0), {})
+  state = train_step.TrainState(params, opt_state, jax.random.key(0), {}, {})
   return state, jax.jit(step)
 
 
@@ -103,7 +104,7 @@ class RowsTest(StepTestCase):
     names = 'token_mean', 'task'
     weights = joint_loss.token_weights(batch, *names)
     loss, gradient = joint_loss.joint(batch, weights, surrogate=False)
-    state, measured = _run(batch, *names, train_step.supervised())
+    state, measured = _run(batch, *names, goals.supervised())
     self.assert_same(_rows(state).sum(0), gradient)
     self.assert_same(_combined(state), gradient)
     np.testing.assert_allclose(measured.loss_R.sum(), loss, rtol=1e-5)

@@ -104,6 +104,7 @@ def of_sampler(
 ) -> Figures:
   """Of the sampler, while the optimizer's state lies beside it."""
   moments = _held(planned.state.opt_state)
+  reference = _held(planned.state.reference)
   on, r = planned.sampling, config.rollout
   n, g = requests(config, on.groups)
   slots = r.num_slots // on.groups if r.num_slots else None
@@ -121,8 +122,11 @@ def of_sampler(
       (parts['cache_bytes'], f'cache of {n // on.groups} prompts'),
       (moments, "the optimizer's moments"),
   ]
+  if reference:
+    known.append((reference, 'the reference policy'))
   figures = parts | _memory(
-      found, chip, _held(policy), moments, sorted(known, reverse=True)
+      found, chip, _held(policy), moments + reference,
+      sorted(known, reverse=True),
   )
   figures |= dict(prefill_seconds=None, token_seconds=None)
   if isinstance(found, Refused):

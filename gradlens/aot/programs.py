@@ -14,11 +14,19 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec, SingleDeviceSharding
 from transformers import ByT5Tokenizer
 
-from gradlens import build, checkpoint, meshes, models, placement, rollout
+from gradlens import (
+    build,
+    checkpoint,
+    goal,
+    meshes,
+    models,
+    placement,
+    rollout,
+)
 from gradlens.experience import Batch
 from gradlens.optimizer import Optimizer, make_optimizer
 from gradlens.train_step import TrainState
-from gradlens.values import check_values
+from gradlens.values import check_values, max_prompts
 
 _log = logging.getLogger(__name__)
 
@@ -167,7 +175,8 @@ def plan(config: Any, devices: Sequence[Any]) -> Planned:
       params, frozen = models.split(params)
       frozen = model.compute.cast(frozen)
     return TrainState(
-        params, optimizer.corrected.init(params), jax.random.key(0), frozen
+        params, optimizer.corrected.init(params), jax.random.key(0), frozen,
+        build.reference(config, model, params),
     )
 
   state = jax.eval_shape(first)
@@ -182,7 +191,7 @@ def _everywhere(on: Slice, shapes: Any) -> Any:
 
 
 def _batch(config: Any) -> Batch:
-  k, b = len(config.tasks), config.prompts_per_task
+  k, b = len(config.tasks), max_prompts(config)
   g = config.num_completions if config.objective == 'grpo' else 1
   t, c = config.rollout.max_prompt_tokens, config.rollout.max_new_tokens
   shape = jax.ShapeDtypeStruct
@@ -191,6 +200,11 @@ def _batch(config: Any) -> Batch:
       shape((k, b, g, c), jnp.int32), shape((k, b, g, c), bool),
       shape((k, b, g, c), jnp.float32), shape((k, b, g), jnp.float32),
   )
+
+
+def _stop_tokens(model: models.Model) -> tuple[int, ...]:
+  """Without a tokenizer; how many there are changes little."""
+  return model.config.eos_token_id or (0,)
 
 
 def requests(config: Any, groups: int) -> tuple[int, int]:
@@ -262,8 +276,8 @@ def compile_step(
 ) -> Compiled | Refused:
   """The training step, with or without the decomposition."""
   step = build.steps(
-      config, planned.model, planned.optimizer, build.objective(config),
-      planned.on.mesh,
+      config, planned.model, planned.optimizer,
+      goal.make_objective(config, _stop_tokens(planned.model)), planned.on.mesh,
   )[instrument]
   batch = _everywhere(planned.on, _batch(config))
   how = 'with' if instrument else 'without'
@@ -287,7 +301,7 @@ def compile_sampler(config: Any, planned: Planned) -> Compiled | Refused:
   traced = rollout.generate_on(on.mesh).trace(
       planned.model, planned.state.policy, *asked,
       max_new_tokens=r.max_new_tokens, temperature=r.temperature,
-      stop_tokens=planned.model.config.eos_token_id or (0,),
+      stop_tokens=_stop_tokens(planned.model),
       num_slots=r.num_slots // on.groups if r.num_slots else None,
       top_k=None, top_p=1.0,
   )

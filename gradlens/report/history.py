@@ -23,7 +23,7 @@ class Run(NamedTuple):
     versions: version of each package the run used.
     scalars: {tag: {step: value}}, evaluations and training steps.
     texts: {tag: {step: text}}.
-    evals: {step: {task: float64 [N]}}, a reward per held-out prompt.
+    evals: {step: {task: float64 [N]}}, a held-out prompt's mean reward.
     steps: training steps that left any metric, ascending: int64 [T].
   """
   workdir: epath.Path
@@ -153,7 +153,7 @@ def _read_evals(path: epath.Path) -> dict[int, dict[str, np.ndarray]]:
     try:
       with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as data:
         evals[int(file.stem)] = {
-            task: data[task].astype(np.float64) for task in data.files}
+            task: data[task].mean(-1, dtype=np.float64) for task in data.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as e:
       raise ValueError(f'{file} is not a file of held-out rewards: {e}') from e
   return evals

@@ -131,6 +131,7 @@ def _facts(run: history.Run) -> str:
               f'{run.setting("loss.normalize")}',
       'batch': f'{len(run.tasks)} tasks × {run.setting("prompts_per_task")} '
                f'prompts × {run.setting("num_completions")} completions',
+      'mixture': run.setting('mixture.kind'),
       'trained': _trained(run),
       'splits per task': run.setting('num_splits'),
       'temperature': run.setting('rollout.temperature'),
@@ -169,8 +170,9 @@ def _noise(run: history.Run, rows: Sequence[summary.Row]) -> str:
       'Signal-to-noise: the squared norm without noise over what noise adds to '
       'the naive one, both averaged over the run. Critical batch size: the '
       'prompts of a task in a step that would make it 1, a step having '
-      f'{run.setting("prompts_per_task")}; well above it, more prompts help '
-      'little. It is not known where the squared norm may be zero.'),
+      f'{run.setting("prompts_per_task")} on average; well above it, more '
+      'prompts help little. It is not known where the squared norm may be '
+      'zero.'),
       f'<div class="scroll">{markup.table(head, lines)}</div>')
 
 
@@ -181,6 +183,7 @@ def _counters(run: history.Run) -> str:
       'verifier time-outs': ('verifier_timeouts', 'sum'),
       'skipped gradients': ('skipped', 'sum'),
       'groups without advantage': ('zero_advantage', 'percent'),
+      'prompts': ('prompts', 'sum'), 'further prompts': ('refilled', 'sum'),
       'sampler gap (nats)': ('sampler_gap', 'mean'),
       'tokens': ('tokens', 'sum')}
   lines = [

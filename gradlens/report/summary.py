@@ -84,8 +84,9 @@ def summarize(run: history.Run) -> list[Row]:
   norms_TxK = run.per_task('norm_sq/unbiased')
   contributions = [_over_steps(float, norms_T) for norms_T in norms_TxK.T]
   ratios = _ratios(norms_TxK)
-  noise = [_noise(run, *series) for series in zip(
-      run.per_task('norm_sq/naive').T, norms_TxK.T, strict=True)]
+  noise = [_noise(*series) for series in zip(
+      run.per_task('norm_sq/naive').T, norms_TxK.T, run.per_task('prompts').T,
+      strict=True)]
   naive, intrinsic, before, after = (
       [mean(values_T) for values_T in run.per_task(prefix).T]
       for prefix in ('norm_sq/naive', 'intrinsic_norm_sq/unbiased',
@@ -102,7 +103,10 @@ def summarize(run: history.Run) -> list[Row]:
 
 def estimator(run: history.Run) -> str:
   """'unbiased' if a task's splits are independent, else 'cross-split'."""
-  independent = run.setting('loss.aggregate') in _EXACT
+  independent = (
+      run.setting('loss.aggregate') in _EXACT
+      and not run.setting('loss.mask_truncated')
+  )
   enough = run.setting('num_splits') >= 2
   return 'unbiased' if independent and enough else 'cross-split'
 
@@ -127,7 +131,7 @@ def _ratios(norms_TxK: np.ndarray) -> list[Estimate]:
 
 
 def _noise(
-    run: history.Run, naive_T: np.ndarray, unbiased_T: np.ndarray,
+    naive_T: np.ndarray, unbiased_T: np.ndarray, prompts_T: np.ndarray,
 ) -> tuple[float, Estimate]:
   """A task's signal-to-noise ratio and critical batch size."""
   def log_snr(naive, unbiased):
@@ -139,7 +143,7 @@ def _noise(
   if not (math.isfinite(low) and math.isfinite(high)):
     critical = Estimate(math.nan)
   else:
-    prompts = run.setting('prompts_per_task')
+    prompts = mean(prompts_T)
     critical = Estimate(*(
         prompts * math.exp(min(-log, _MAX_LOG)) for log in (value, high, low)))
   unbiased = mean(unbiased_T)

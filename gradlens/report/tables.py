@@ -74,6 +74,18 @@ def to_text(rows: Sequence[summary.Row]) -> str:
   return '\n'.join(line.rstrip() for line in lines)
 
 
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+  """Cells in columns: the first to the left, the others to the right."""
+  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+  return '\n'.join(
+      '  '.join(
+          cell.rjust(width) if i else cell.ljust(width)
+          for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+      ).rstrip()
+      for line in lines
+  )
+
+
 def to_csv(rows: Sequence[summary.Row]) -> str:
   """The summary as CSV; an interval takes two more columns, _low and _high."""
   records = []

@@ -46,7 +46,7 @@ class MakeSampler(Protocol):
 
   def __call__(
       self, model: models.Model, *, max_new_tokens: int, temperature: float,
-      stop_tokens: tuple[int, ...], num_slots: int | None,
+      stop_tokens: tuple[int, ...], top_k: int | None, num_slots: int | None,
   ) -> Sampler:
     """See `make_sampler`."""
 

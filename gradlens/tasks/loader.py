@@ -1,24 +1,25 @@
 """Loading a task: distinct prompts from a source, split by their text."""
 
-import bisect
+from collections.abc import Callable
 import hashlib
+import logging
+from typing import Any
 
-from gradlens.tasks import reasoning_gym
+from gradlens.tasks import split
+from gradlens.tasks.sources import open_source
 from gradlens.tasks.template import cutter
-from gradlens.tasks.types import Record, Task
+from gradlens.tasks.types import Record, Source, Task
 
-# Fewer held-out prompts tell no learning gain from noise, and fewer training
-# prompts are learned by heart.
+# Of sources that are drawn from. Fewer held-out prompts tell no learning gain
+# from noise, and fewer training prompts are learned by heart.
 MIN_PROMPTS = 1024
 MIN_HELDOUT = 256
 
 # All of a source's n prompts turn up in n log n draws, if they are as likely.
 _DRAWS_PER_PROMPT = 16
 
-# Held out are the prompts whose digest is below a quarter of its range.
-_HELDOUT_BELOW = bytes([64])
-
-_SOURCES = {'rg': reasoning_gym.source}
+# What a built-in verifier reads of an entry: another value is other data.
+_READ = ('choices', 'numbers', 'target', 'tests')
 
 
 def load(
@@ -30,32 +31,40 @@ def load(
     num_train: int,
     num_heldout: int,
     seed: int,
+    verifier: str = '',
 ) -> Task:
   r"""Loads a task.
 
   Which side of the split a prompt is on depends on its text alone, so that no
   other seed and no other size moves a prompt that one run learned from into
-  the held-out set of another. Only a source without enough prompts on one side
-  takes the missing ones from the other, those with the nearest digests.
+  the held-out set of another. Only a source that is drawn from, and has not
+  enough prompts on one side, takes the missing ones from the other, those with
+  the nearest digests. Data that come split keep their split; a prompt on both
+  sides is held out.
 
   Args:
     name: of the task.
-    source: `'rg:DATASET?KEY=VALUE&KEY=VALUE'`, a dataset of reasoning-gym with
-      its parameters; a list is written with commas, a blank as `%20`.
-    pattern: regular expression to be found in each of the source's questions.
-    template: `str.format` string over the groups of `pattern`: the prompt.
-    num_train: number of training records.
-    num_heldout: number of held-out records.
-    seed: of the draws from the source.
+    source: `'SCHEME:WHAT?KEY=VALUE&KEY=VALUE'`; a list is written with commas,
+      a blank as `%20`. Schemes: `rg` (reasoning-gym), `jsonl`, `parquet` and
+      `tfds`; see docs/tasks.md.
+    pattern: regular expression to be found in each of the source's questions;
+      '' matches any.
+    template: `str.format` string over the groups of `pattern`, `question` and
+      the names of the record's entry: the prompt.
+    num_train: number of training records; of data that are not drawn, at most.
+    num_heldout: number of held-out records, likewise.
+    seed: of the draws from the source, or of the choice among its records.
+    verifier: spec of a verifier; '' is the source's own.
 
   Returns:
-    The task, with exactly as many records as asked for, all of different
-    prompts (blanks and case aside), in the order in which they were drawn.
+    The task, with records of different prompts (blanks and case aside), in the
+    order in which they were read.
 
   Raises:
-    ValueError: the source, one of its parameters, the pattern or the template
-      is wrong, or there are fewer prompts than asked for or than
-      `MIN_PROMPTS`, `MIN_HELDOUT` of them held out.
+    ValueError: the source, one of its parameters or records, the pattern, the
+      template or the verifier is wrong; or a side of the split is empty; or
+      there are fewer prompts than a source that is drawn from is to give, or
+      fewer are asked of it than `MIN_PROMPTS`, `MIN_HELDOUT` of them held out.
 
   >>> task = load(
   ...     'reverse', 'rg:spell_backward?min_word_len=3&max_word_len=5',
@@ -65,71 +74,74 @@ def load(
   >>> task.verify(record.answer, record)
   1.0
   """
+  asked = num_train, num_heldout
   try:
-    return _load(name, source, pattern, template, num_train, num_heldout, seed)
+    opened = open_source(
+        source, seed=seed, num_draws=_DRAWS_PER_PROMPT * max(sum(asked), 1)
+    )
+    cut = cutter(pattern, template)
+    verify = _verify(verifier if verifier else opened.verify)
+    train, heldout = _read(name, source, opened, cut, asked, seed)
   except ValueError as error:
     raise ValueError(f'task {name!r}: {error}') from error
+  return Task(name, train, heldout, verify)
 
 
-def _load(
-    name: str, source: str, pattern: str, template: str, num_train: int,
-    num_heldout: int, seed: int,
-) -> Task:
-  asked = num_train + num_heldout
-  if asked < MIN_PROMPTS or num_heldout < MIN_HELDOUT:
+def _verify(verifier: str | Callable[..., Any]) -> Callable[..., Any]:
+  if not isinstance(verifier, str):
+    return verifier
+  # Not before one is asked for: some bring libraries with them.
+  from gradlens.tasks.verifiers import parse
+
+  return parse(verifier)
+
+
+def _read(
+    name: str, text: str, source: Source, cut: split.Cut,
+    asked: tuple[int, int], seed: int,
+) -> split.Split:
+  num_train, num_heldout = asked
+  reader = split.Reader(source, cut)
+  if source.generated:
+    if sum(asked) < MIN_PROMPTS or num_heldout < MIN_HELDOUT:
+      raise ValueError(
+          f'num_train={num_train} and num_heldout={num_heldout} are too few; '
+          f'ask for {MIN_PROMPTS} prompts or more, {MIN_HELDOUT} of them held '
+          'out'
+      )
+    return split.drawn(reader, source, text, *asked)
+  if min(asked) < 1:
     raise ValueError(
-        f'num_train={num_train} and num_heldout={num_heldout} are too few; ask '
-        f'for {MIN_PROMPTS} prompts or more, {MIN_HELDOUT} of them held out'
+        f'num_train={num_train} and num_heldout={num_heldout} must be 1 or more'
     )
-  scheme, _, spec = source.partition(':')
-  if scheme not in _SOURCES:
+  by = split.divided if source.heldout is None else split.apart
+  train, heldout = by(reader, source, *asked, seed)
+  dropped = ', '.join(f'{n} {why}' for why, n in sorted(reader.dropped.items()))
+  summary = (
+      f'{len(train)} records to train on and {len(heldout)} held out ('
+      f'{num_train} and {num_heldout} asked for), of {reader.num_read} read; '
+      f'dropped: {dropped if dropped else "none"}'
+  )
+  if not train or not heldout:
     raise ValueError(
-        f'source {source!r} has the unknown scheme {scheme!r}; it starts with '
-        f'one of {", ".join(f"{s}:" for s in _SOURCES)}'
+        f'{text!r} gives {summary}; give it more records, or held-out data by '
+        'heldout='
     )
-  num_draws = _DRAWS_PER_PROMPT * asked
-  draw, verify = _SOURCES[scheme](spec, seed=seed, num_draws=num_draws)
-  cut = cutter(pattern, template)
-
-  records = {}
-  missing = [num_train, num_heldout]
-  for i in range(num_draws):
-    question, answer, entry = draw(i)
-    prompt = cut(question)
-    digest = _digest(prompt)
-    if answer and digest not in records:
-      records[digest] = Record(prompt, answer, entry)
-      missing[digest < _HELDOUT_BELOW] -= 1
-      if max(missing) <= 0:
-        break
-  if len(records) < asked:
-    raise ValueError(
-        f'{source!r} holds {len(records)} distinct prompts (in {num_draws} '
-        f'draws), {asked} asked; widen its parameters or ask for fewer'
-    )
-  return Task(name, *_split(records, num_train, num_heldout), verify)
-
-
-def _digest(prompt: str) -> bytes:
-  return hashlib.sha256(' '.join(prompt.casefold().split()).encode()).digest()
-
-
-def _split(
-    records: dict[bytes, Record], num_train: int, num_heldout: int
-) -> tuple[list[Record], list[Record]]:
-  digests = sorted(records)
-  below = bisect.bisect_left(digests, _HELDOUT_BELOW)
-  below = min(max(below, num_heldout), len(digests) - num_train)
-  held = set(digests[:below])
-  train = [r for digest, r in records.items() if digest not in held]
-  heldout = [r for digest, r in records.items() if digest in held]
-  return train[:num_train], heldout[:num_heldout]
+  logging.log(
+      logging.WARNING if dropped else logging.INFO, 'Task %r has %s.', name,
+      summary,
+  )
+  return train, heldout
 
 
 def fingerprint(task: Task) -> str:
   """16 hexadecimal digits that tell a task's records from any others."""
   state = hashlib.sha256()
   for records in (task.train, task.heldout):
-    pairs = [(record.prompt, record.answer) for record in records]
-    state.update(repr(pairs).encode())
+    state.update(repr([_facts(record) for record in records]).encode())
   return state.hexdigest()[:16]
+
+
+def _facts(record: Record) -> tuple[Any, ...]:
+  read = [record.entry[key] for key in _READ if key in record.entry]
+  return (record.prompt, record.answer, *read)

@@ -1,13 +1,13 @@
 """Tasks of reasoning-gym: generated questions with verifiers of their own."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 import dataclasses
 import difflib
 import random
 from typing import Any
 import urllib.parse
 
-from gradlens.tasks.types import Record
+from gradlens.tasks.types import Record, Row, Source
 
 EXECUTES = 'its verifier executes the completion as Python'
 
@@ -31,8 +31,6 @@ REFUSED = {
 # Set by whoever draws, not in a source string.
 _OURS = {'seed', 'size'}
 
-Draw = Callable[[int], tuple[str, str, dict[str, Any]]]
-
 
 class Verify:
   """A dataset's own verifier. Pickled as its arguments, not as its data."""
@@ -48,7 +46,24 @@ class Verify:
     return self._dataset.score_answer(completion, record.entry)
 
 
-def source(spec: str, *, seed: int, num_draws: int) -> tuple[Draw, Verify]:
+class _Draws(Sequence[Row]):
+  """What a dataset draws, by number; an answer that is None is empty."""
+
+  def __init__(self, dataset: Any, size: int) -> None:
+    self._dataset, self._size = dataset, size
+
+  def __len__(self) -> int:
+    return self._size
+
+  def __getitem__(self, i: int) -> Row:
+    if not 0 <= i < self._size:
+      raise IndexError(i)
+    entry = self._dataset[i]
+    answer = entry['answer']
+    return Row(entry['question'], '' if answer is None else str(answer), entry)
+
+
+def source(spec: str, *, seed: int, num_draws: int) -> Source:
   """Opens a dataset.
 
   Args:
@@ -57,8 +72,7 @@ def source(spec: str, *, seed: int, num_draws: int) -> tuple[Draw, Verify]:
     num_draws: how many draws there may be.
 
   Returns:
-    `draw(i)`, the i-th question, its reference answer (empty if it has none)
-    and its entry, and the verifier.
+    The draws, with the dataset's own verifier.
 
   Raises:
     ValueError: unknown or refused dataset, unknown or wrong parameter.
@@ -68,13 +82,9 @@ def source(spec: str, *, seed: int, num_draws: int) -> tuple[Draw, Verify]:
   # A dataset's i-th entry is that of seed + i: seeds must lie far apart.
   start = random.Random(seed).getrandbits(31)
   dataset = _create(name, seed=start, size=num_draws, **params)
-
-  def draw(i: int) -> tuple[str, str, dict[str, Any]]:
-    entry = dataset[i]
-    answer = entry['answer']
-    return entry['question'], '' if answer is None else str(answer), entry
-
-  return draw, Verify(name, params)
+  return Source(
+      _Draws(dataset, num_draws), Verify(name, params), generated=True
+  )
 
 
 def _datasets() -> dict[str, tuple[type, type]]:

@@ -1,6 +1,6 @@
-"""What a task is."""
+"""What a task is, and what it is made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 
@@ -9,7 +9,8 @@ class Record(NamedTuple):
 
   Attributes:
     prompt: what the model reads.
-    answer: a reference answer, for supervised steps and reports.
+    answer: a reference answer, for supervised steps and reports; empty where
+      the verifier needs none.
     entry: what the verifier of the source needs beside the completion.
   """
 
@@ -32,4 +33,39 @@ class Task(NamedTuple):
   name: str
   train: list[Record]
   heldout: list[Record]
-  verify: Callable[[str, Record], float]
+  verify: Callable[[str, Record], Any]
+
+
+class Row(NamedTuple):
+  """One record of a source, before the task's template.
+
+  Attributes:
+    question: what is asked, in the source's words.
+    answer: a reference answer, or empty.
+    entry: further fields, plain values, for the verifier and the template.
+  """
+
+  question: str
+  answer: str
+  entry: dict[str, Any]
+
+
+class Source(NamedTuple):
+  """Where the records of a task come from.
+
+  Attributes:
+    rows: by random access. Reading one that is malformed raises a ValueError
+      which names the file and the record.
+    verify: the source's own verifier: a function, or a spec of one.
+    heldout: rows of held-out data of its own; None has `rows` split.
+    generated: whether rows are drawn, as many as one likes.
+    answers: whether a row without an answer is of no use.
+    max_chars: of a prompt; longer ones are dropped. 0 drops none.
+  """
+
+  rows: Sequence[Row]
+  verify: str | Callable[[str, Record], Any]
+  heldout: Sequence[Row] | None = None
+  generated: bool = False
+  answers: bool = True
+  max_chars: int = 0

@@ -1,4 +1,4 @@
-"""Losses: per-row sums and counts, kept apart so that task losses add up.
+"""Aggregates: per-row sums and counts, kept apart so that losses add up.
 
 A row is a task's split: B prompts, G completions of each, C tokens. Dividing
 by counts that are known before the backward pass makes each row's loss a
@@ -9,41 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from gradlens import masked
-
-
-def policy_gradient(
-    logprobs_BxGxC: jax.Array,
-    sampled_logprobs_BxGxC: jax.Array,
-    advantages_BxG: jax.Array,
-    *,
-    clip_low: float,
-    clip_high: float,
-) -> jax.Array:
-  """Clipped surrogate of each token, to be minimized.
-
-  Args:
-    logprobs_BxGxC: of the policy that is trained.
-    sampled_logprobs_BxGxC: of the policy that sampled; a constant.
-    advantages_BxG: of each completion.
-    clip_low: the ratio is clipped to at least 1 - clip_low.
-    clip_high: and to at most 1 + clip_high.
-
-  Returns:
-    float32 `[B, G, C]`.
-
-  References:
-    Schulman et al., Proximal Policy Optimization, 2017, arXiv 1707.06347;
-    Yu et al., DAPO, 2025, arXiv 2503.14476 (two clip ranges).
-  """
-  ratio = jnp.exp(logprobs_BxGxC - sampled_logprobs_BxGxC)
-  clipped = jnp.clip(ratio, 1 - clip_low, 1 + clip_high)
-  advantages_BxGx1 = advantages_BxG[..., None]
-  return -jnp.minimum(ratio * advantages_BxGx1, clipped * advantages_BxGx1)
-
-
-def supervised(logprobs_BxGxC: jax.Array) -> jax.Array:
-  """Negative log-likelihood of each token of a reference answer."""
-  return -logprobs_BxGxC
 
 
 def _token_mean(values_BxGxC, mask_BxGxC):
@@ -66,6 +31,10 @@ _COUNTS = dict(
         masked.count(mask_BxGxC.any(axis=-1)) * mask_BxGxC.shape[-1]
     ),
 )
+
+
+AGGREGATES = tuple(_SUMS)
+NORMALIZES = ('batch', 'task')
 
 
 def row_sum(
@@ -102,7 +71,7 @@ def denominators(counts_KxS: jax.Array, *, normalize: str) -> jax.Array:
   Raises:
     ValueError: an unknown `normalize`.
   """
-  if normalize not in ('batch', 'task'):
+  if normalize not in NORMALIZES:
     raise ValueError(f"normalize={normalize!r}: choose 'batch' or 'task'.")
   if normalize == 'batch':
     totals_KxS = jnp.broadcast_to(jnp.sum(counts_KxS), counts_KxS.shape)

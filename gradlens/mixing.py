@@ -1,0 +1,56 @@
+"""Mixing: the mixture of a run and what it feeds the steps, from a config."""
+
+from typing import Any
+
+from gradlens import build, tasks
+from gradlens.experience import Answer
+from gradlens.feed import Feed
+from gradlens.mixture import Mixture
+from gradlens.values import max_prompts
+
+
+def mixture(config: Any, all_tasks: list[tasks.Task]) -> Mixture:
+  """Which prompts the steps of a run take.
+
+  Raises:
+    ValueError: quotas that cannot be met, or a kind that learns from what is
+      not measured.
+  """
+  m = config.mixture
+  made = Mixture(
+      all_tasks, config.prompts_per_task, config.seed,
+      num_splits=config.num_splits, max_prompts=max_prompts(config),
+      kind=m.kind, kwargs=m.kwargs.to_dict(), active=m.active.to_dict(),
+  )
+  about_kind = f'mixture.kind={m.kind!r} with {m.kwargs.to_dict()}'
+  if made.kind.needs == 'rewards' and config.objective != 'grpo':
+    raise ValueError(
+        f'{about_kind} learns from rewards, and objective='
+        f'{config.objective!r} has none; choose another kind.'
+    )
+  if made.kind.needs in ('naive', 'unbiased') and not config.instrument_every:
+    raise ValueError(
+        f'{about_kind} learns from gradients, which instrument_every=0 does not'
+        ' measure; set it to 1, or choose another kind.'
+    )
+  if made.kind.needs == 'unbiased' and (
+      config.num_splits == 1 or config.loss.aggregate == 'token_mean'
+  ):
+    raise ValueError(
+        f'{about_kind} needs splits that are independent; set num_splits='
+        f'{config.num_splits} to 2 or more and loss.aggregate='
+        f"{config.loss.aggregate!r} to another than 'token_mean', or take"
+        " kind='gradient' with estimate='naive'."
+    )
+  return made
+
+
+def feed(
+    config: Any, run: build.Setup, drawn: Mixture, state: dict[str, Any],
+    answer: Answer,
+) -> Feed:
+  """What each step learns from."""
+  return Feed(
+      drawn, answer, run.names, state, num_splits=config.num_splits,
+      refill_rounds=config.mixture.refill_rounds,
+  )
