@@ -40,7 +40,8 @@ def math_items(number: int, seed: int = 0) -> tuple[list[Item], float]:
     gold, same, other = draw.choice((
         (str(a * b), f'{a * b}.0', str(a * b + 1)),
         (rf'\frac{{{a}}}{{{b}}}', f'{a}/{b}', f'{a}/{b + 1}'),
-        (rf'{a}\sqrt{{{b}}}', rf'\sqrt{{{a * a * b}}}', rf'{a + 1}\sqrt{{{b}}}'),
+        (rf'{a}\sqrt{{{b}}}', rf'\sqrt{{{a * a * b}}}',
+         rf'{a + 1}\sqrt{{{b}}}'),
         (f'x^2+{a}x+{b}', f'{b}+{a}x+x^2', f'x^2+{a}x-{b}'),
         (f'({a},{a + b}]', f'({a}, {a + b}]', f'[{a}, {a + b})'),
         (rf'\frac{{{a}\pi}}{{{b}}}', rf'{a}\pi/{b}', rf'{a + 1}\pi/{b}'),

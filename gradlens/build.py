@@ -223,8 +223,15 @@ def setup(config: Any) -> Setup:
   )
 
 
-def verifier(config: Any, run: Setup) -> tasks.Verifier:
+def verifier(
+    config: Any, run: Setup, late: tasks.Late | None = None
+) -> tasks.Verifier:
   """The processes that score completions; a context manager.
+
+  Args:
+    config: of the run.
+    run: its setup.
+    late: what a run that is resumed has given up; None if it is none.
 
   Raises:
     ValueError: a task runs programs that a model wrote, and there is no sandbox
@@ -242,6 +249,7 @@ def verifier(config: Any, run: Setup) -> tasks.Verifier:
       hosts.agree(lambda: tasks.confine(run.tasks, limits)),
       cpu_seconds=v.cpu_seconds, wall_seconds=v.wall_seconds,
       num_workers=_workers() if v.num_workers == 0 else v.num_workers,
+      late=late,
   )
 
 

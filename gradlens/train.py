@@ -28,6 +28,7 @@ from gradlens import (
     mixing,
     models,
     rollout,
+    tasks,
     text,
 )
 from gradlens.optimizer import Optimizer, make_optimizer
@@ -148,6 +149,8 @@ def train(
   mixture = mixing.mixture(config, run.tasks)
   data = mixture.init()
   hosts.check_same(data)
+  late = tasks.Late(epath.Path(workdir) / 'late', jax.process_index())
+  verifier = build.verifier(config, run, late)
   # Nothing is written before all else is found right.
   hosts.by_first(lambda: checkpoint.claim(workdir, config.to_dict()))
   workdir = epath.Path(workdir)
@@ -160,7 +163,7 @@ def train(
 
   with contextlib.ExitStack() as stack:
     enter = stack.enter_context
-    verifier = enter(build.verifier(config, run))
+    enter(verifier)
     saved = enter(checkpoint.Checkpoints(
         workdir, keep=config.checkpoint.keep, best=config.checkpoint.best
     ))

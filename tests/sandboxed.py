@@ -49,3 +49,10 @@ def descendants(pid):
     for child in map(int, path.read_text().split()):
       found += [child, *descendants(child)]
   return found
+
+
+def is_python(pid):
+  try:
+    return 'python' in pathlib.Path(f'/proc/{pid}/comm').read_text()
+  except OSError:
+    return False  # It has just ended.

@@ -154,6 +154,35 @@ class VerifierTest(parameterized.TestCase):
     self.assertIn('the other side took 3 s', results[1].reason)
     self.assertIn('the other side took 3 s', logs.output[0])
 
+  @pytest.mark.slow
+  def test_what_was_late_is_late_for_good(self):
+    # As often as it is scored, it writes into a file, and then waits.
+    def late_items(path):
+      return [('bad', text, tasks.Record('prompt', '', {})) for text in (
+          '1', f'note_and_sleep:{path}', 'loop', '1')]
+
+    path = self._file()
+    with tempfile.TemporaryDirectory() as folder:
+      results = []
+      for host in (0, 0, 1):
+        late = tasks.Late(f'{folder}/late', host)
+        # Long enough for a worker to import what the records are of.
+        with guard(wall_seconds=20.0, late=late) as verifier:
+          results.append(verifier.score(late_items(path)))
+          results.append(verifier.score(late_items(path)))
+      other = tasks.Late(f'{folder}/late', 0)
+    self.assertEqual(pathlib.Path(path).read_text(), 'x')
+    for result in results:
+      self.assertEqual(
+          [r[:2] for r in result], [OK[:2], TIMEOUT[:2], TIMEOUT[:2], OK[:2]])
+    # CPU time is a property of the item, and nothing to remember.
+    self.assertEqual([i in other for i in late_items(path)],
+                     [False, True, False, False])
+    # Of another prompt, or another task, it is another item.
+    name, completion, _ = late_items(path)[1]
+    record = tasks.Record('another', '', {})
+    self.assertNotIn((name, completion, record), other)
+
   def test_worker_that_cannot_start(self):
     with mock.patch.object(sys, 'executable', '/bin/false'):
       with guard(num_workers=2) as verifier:

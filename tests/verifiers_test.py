@@ -192,7 +192,8 @@ class MathTest(parameterized.TestCase):
   @parameterized.parameters(
       '2^{10}', 'e^{x^2}', 'x^{2^{n}}', r'2^{\frac{1}{3}}', '5!', '(n+1)!',
       r'\frac{10!}{3!7!}', '(x+1)^2(x-1)^3', r'\frac{3^{20}}{2}', '1,000,000',
-      '2^{-3}', '2^', '9^{9', r'x^{99999}', '',
+      '2^{-3}', '2^', '9^{9', r'x^{99999}', '', '(x+1)^{100}',
+      r'\left(\frac{1}{2}\right)^{1000}',
   )
   def test_what_is_compared(self, answer):
     self.assertEqual(mathematics.excess(answer), '')
@@ -201,7 +202,9 @@ class MathTest(parameterized.TestCase):
       ('9^{9^9}', 'power of a power'), ('9**9**9', 'power of a power'),
       ('(9)^(9)^9', 'power of a power'), ('2^{10!}', 'power of a power'),
       ('9^{9999*9999}', 'power so high'), ('9^{9/0.00001}', 'power so high'),
-      ('((9^{999})^{999})', 'power so high'), ('9^99999', 'power so high'),
+      ('((9^{999})^{999})', 'power so high'),
+      ('(x+1)^{101}', 'polynomial'), ('((x+y)^{99})^2', 'polynomial'),
+      ('9^99999', 'power so high'),
       ('10001!', 'factorial'), ('(9!)!', 'factorial'), ('9!!', 'factorial'),
       (r'9^\frac{99999}{1}', 'power so high'), ('(999*999)!', 'factorial'),
       ('1' * 101, 'number so long'), ('x' * 501, 'text so long'),

@@ -85,6 +85,8 @@ def attempt(
   pid = os.fork()
   if not pid:
     os.close(read)
+    # For where no sandbox ends it.
+    signal.alarm(math.ceil(request['wall_seconds']) + 5)
     return lambda: run(test, write, seconds)
   os.close(write)
   data = watch(pid, read, request['output_bytes'])

@@ -30,7 +30,10 @@ class Worker:
       )
     self.connection = mpc.Connection(ours.detach())
     self.ready = False
-    self.send((sys.path, *setup))
+    try:
+      self.send((sys.path, *setup))
+    except ConnectionError:
+      pass  # That it has died shows when its first message is read.
 
   def alive(self) -> bool:
     return self._process.poll() is None

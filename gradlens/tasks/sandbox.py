@@ -13,7 +13,6 @@ import os
 import pathlib
 import select
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -157,7 +156,7 @@ def _communicate(
         data += chunk
   finally:
     # The first process of the sandbox; the kernel ends all others with it.
-    os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
   return bytes(data)
 

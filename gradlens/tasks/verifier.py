@@ -9,6 +9,7 @@ import signal
 import time
 from typing import Any, NamedTuple, Self
 
+from gradlens.tasks.late import Late
 from gradlens.tasks.process import START_SECONDS, Worker
 from gradlens.tasks.types import Record, Task
 
@@ -34,6 +35,10 @@ class Result(NamedTuple):
   reason: str = ''
 
 
+# Of an item that ran out of elapsed time when it was first scored.
+_KNOWN = Result(0.0, 'timeout', 'it took too long before')
+
+
 class Verifier:
   """Scores completions with the verifiers of tasks, in worker processes.
 
@@ -50,6 +55,7 @@ class Verifier:
       Whether it runs out depends on the load of the machine as well, so that
       a run in which it does, which is logged, may not repeat bit for bit.
     num_workers: how many items are scored at a time. No result depends on it.
+    late: what ran out of elapsed time before, and is not tried again.
 
   Raises:
     ValueError: tasks that share a name.
@@ -58,6 +64,7 @@ class Verifier:
   def __init__(
       self, tasks: Sequence[Task], *, cpu_seconds: float = 2.0,
       wall_seconds: float = 60.0, num_workers: int = 1,
+      late: Late | None = None,
   ) -> None:
     self._pickled = {task.name: pickle.dumps(task.verify) for task in tasks}
     if len(self._pickled) < len(tasks):
@@ -65,7 +72,7 @@ class Verifier:
           f'tasks {[task.name for task in tasks]} share a name; rename one'
       )
     self._cpu_seconds, self._wall_seconds = cpu_seconds, wall_seconds
-    self._num_workers = num_workers
+    self._num_workers, self._late = num_workers, late
     self._lanes: list[_Lane] = []
 
   def __enter__(self) -> Self:
@@ -103,13 +110,18 @@ class Verifier:
       )
     if not self._lanes:
       raise RuntimeError("enter the verifier first: 'with verifier: ...'")
-    results: dict[int, Result] = {}
     numbered = list(enumerate(items))
+    known = [] if self._late is None else [
+        i for i, item in numbered if item in self._late
+    ]
+    results = dict.fromkeys(known, _KNOWN)
+    numbered = [pair for pair in numbered if pair[0] not in results]
     todo = deque(
-        numbered[i:i + _SHARE] for i in range(0, len(items), _SHARE)
+        numbered[i:i + _SHARE] for i in range(0, len(numbered), _SHARE)
     )
     try:
       for lane in self._lanes:
+        lane.waited.clear()
         lane.revive()
       while len(results) < len(items):
         self._advance(todo, results)
@@ -118,6 +130,8 @@ class Verifier:
       for lane in self._lanes:
         lane.worker.stop(seconds=0)
       raise
+    if self._late is not None:
+      self._late.add([item for lane in self._lanes for item in lane.waited])
     return [results[i] for i in range(len(items))]
 
   def _advance(self, todo: deque[Share], results: dict[int, Result]) -> None:
@@ -146,6 +160,7 @@ class _Lane:
   ) -> None:
     self._setup = pickled, cpu_seconds, wall_seconds
     self._cpu_seconds, self._wall_seconds = cpu_seconds, wall_seconds
+    self.waited: list[Item] = []  # those that ran out of elapsed time
     self._start()
 
   def _start(self) -> None:
@@ -194,6 +209,7 @@ class _Lane:
       results[number] = Result(*message)
       self.deadline = time.monotonic() + self._wall_seconds
       if message[1] == 'timeout' and message[2]:
+        self.waited.append(item)
         _warn(item, message[2])
 
   def out_of_time(self, todo: deque[Share], results: dict[int, Result]) -> None:
@@ -202,6 +218,7 @@ class _Lane:
       raise RuntimeError(
           f'the verifier worker has not started within {START_SECONDS} s'
       )
+    self.waited.append(self.given[0][1])
     self._blame('timeout', f'it took {self._wall_seconds} s', todo, results)
 
   def _blame(

@@ -21,6 +21,7 @@ _MAX_DEPTH = 20
 # The product of all exponents of numbers and brackets, or of all numbers beside
 # a factorial.
 _MAX_POWER = 10_000
+_MAX_POLYNOMIAL = 100  # the same, where there are letters to be written out
 _MAX_DIGITS = 100
 
 _OPEN, _CLOSE = '([{', ')]}'
@@ -29,6 +30,8 @@ _POWER = re.compile(r'[\d)}\]]\s*(?:\^|\*\*)\s*')
 _BINDS_FIRST = re.compile(r'\s*(?:\^|\*\*|!)?')
 _NUMBER = re.compile(r'(\d+)(?:\.(\d+))?')
 _DIGITS = re.compile(r'\d[\d,._ ]*')
+_COMMAND = re.compile(r'\\[a-zA-Z]+')
+_LETTER = re.compile('[a-zA-Z]')
 _TWICE = re.compile(r'![^()\[\]{}]*[)\]}]\s*!|!\s*!')
 _LARGE = re.compile(r'\\(?:d?binom|sum|prod|lim|int|def)(?![a-zA-Z])')
 
@@ -74,6 +77,7 @@ def excess(answer: str) -> str:
     depth += (character in _OPEN) - (character in _CLOSE)
     most = max(most, depth)
   exponents = [_exponent(answer[m.end():]) for m in _POWER.finditer(answer)]
+  power = math.prod(map(_size, exponents))
   numbers = [len(re.sub(r'\D', '', n)) for n in _DIGITS.findall(answer)]
   causes = {
       'a text so long': len(answer) > _MAX_LENGTH,
@@ -82,7 +86,11 @@ def excess(answer: str) -> str:
       # The library adds them, as it does 3 and 1/2 in a mixed number.
       'two numbers side by side': re.search(r'\d\s+\d', answer) is not None,
       'a power of a power': any(re.search(r'\^|\*\*|!', e) for e in exponents),
-      'a power so high': math.prod(map(_size, exponents)) > _MAX_POWER,
+      'a power so high': power > _MAX_POWER,
+      'a power of a polynomial so high': (
+          power > _MAX_POLYNOMIAL
+          and _LETTER.search(_COMMAND.sub('', answer)) is not None
+      ),
       'a number so long': max(numbers, default=0) > _MAX_DIGITS,
       'a factorial so high': (
           '!' in answer and _size(answer) > _MAX_POWER

@@ -17,7 +17,7 @@ _DIGITS = r'(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]+)?'
 # The digits of a number: 1,234.5 or .5 or 2e-3; a fraction of two of them.
 _NUMBER = re.compile(
     rf'(?P<sign>[-+]?)\s*(?P<over>{_DIGITS}(?:[eE][-+]?[0-9]{{1,3}})?)'
-    rf'(?:\s*/\s*(?P<under>{_DIGITS}))?(?!,?[0-9])'
+    rf'(?:\s*/\s*(?P<under>{_DIGITS}))?'
 )
 # What may stand around it: a currency before, and a few words after.
 _BEFORE = re.compile(r'(?:US|USD|EUR|GBP)?\s*[$€£¥]?\s*')
