@@ -167,7 +167,7 @@ class VerifierTest(parameterized.TestCase):
       for host in (0, 0, 1):
         late = tasks.Late(f'{folder}/late', host)
         # Long enough for a worker to import what the records are of.
-        with guard(wall_seconds=20.0, late=late) as verifier:
+        with guard(wall_seconds=10.0, late=late) as verifier:
           results.append(verifier.score(late_items(path)))
           results.append(verifier.score(late_items(path)))
       other = tasks.Late(f'{folder}/late', 0)
