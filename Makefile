@@ -5,7 +5,8 @@
 export JAX_PLATFORMS ?= cpu
 
 PYTHON ?= python3
-PYTEST_FLAGS ?=
+# Two files of tests at a time.
+PYTEST_FLAGS ?= -n 2 --dist loadfile
 
 VENV := .venv
 RUN := $(VENV)/bin/python

@@ -47,7 +47,7 @@ class _Collect:
     ])
     none = np.zeros(0)
     batch = Batch(none, none, tokens, tokens != ord(' '), none, rewards)
-    return Sampled(batch, none, none, none, {})
+    return Sampled(batch, *[none] * (len(Sampled._fields) - 2), {})
 
 
 def _decode(tokens, mask):

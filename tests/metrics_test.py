@@ -40,7 +40,7 @@ def _measured(rows, **changes):
   values = dict(
       loss_R=np.arange(6.0), entropy_R=np.arange(6.0) ** 2,
       sampler_gap_R=np.arange(6.0) / 10,
-      terms_R=dict(kl=np.arange(6.0) / 4),
+      terms_R=dict(kl=np.arange(6.0) / 4, clip_fraction=np.ones(6)),
       shares_K=np.array([0.5, 0.25, 0.25]),
       advantages_KxBxG=np.array(
           [[[1.0, -1.0]] * S, [[3.0, -1.0]] * S, [[0.0, 0.0]] * S]

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from gradlens import experience, places, rollout, train_step
+from gradlens import experience, objective, places, rollout, train_step
 from gradlens.configs import default
 from gradlens.optimizer import make_optimizer
 
@@ -123,14 +123,14 @@ class GradientTest(parameterized.TestCase):
     config.optimizer.clip_norm = 1e3
     optimizer = make_optimizer(config, K, None)
     step = train_step.make_train_step(
-        model, optimizer, train_step.grpo(
+        model, optimizer, objective.grpo(
             advantage_scale='std', clip_low=joint_loss.CLIP_LOW,
             clip_high=joint_loss.CLIP_HIGH,
         ), num_splits=S, temperature=joint_loss.TEMPERATURE, instrument=True,
         **options,
     )
     state = train_step.TrainState(
-        params, optimizer.corrected.init(params), jax.random.key(0), {}
+        params, optimizer.corrected.init(params), jax.random.key(0), {}, {}
     )
     state, measured = jax.jit(step)(state, batch)
     moments = optax.tree.get(state.opt_state, 'mu')
