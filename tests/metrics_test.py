@@ -321,7 +321,7 @@ class StepScalarsTest(MetricsTestCase):
     tags = {tag.split('/')[0] for tag in scalars}
     self.assertEqual(
         tags, {'loss', 'entropy', 'sampler_gap', 'abs_advantage', 'update_norm',
-               'kl'}
+               'kl', 'clip_fraction'}
     )
 
 
