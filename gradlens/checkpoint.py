@@ -25,7 +25,8 @@ PACKAGES = ('gradlens', 'jax', 'jaxlib', 'flax', 'optax', 'numpy',
             'orbax-checkpoint', 'transformers', 'reasoning-gym')
 # What may change between a run and its continuation: none of it is trained.
 _FREE = (
-    'log_seconds', 'checkpoint.', 'evaluate.', 'mesh.', 'profile.',
+    'log_seconds', 'checkpoint.every', 'checkpoint.keep', 'evaluate.every',
+    'evaluate.batch_size', 'evaluate.num_completions', 'mesh.', 'profile.',
     'rollout.tensor',
 )
 

@@ -31,12 +31,12 @@ _CARD = """\
 {seed}. Files are in the Hugging Face layout; `training.json` has the whole
 config, the versions of packages, and the losses of the first steps.
 
-| task | source | held-out reward, first to last | data |
-|---|---|---|---|
+| task | source | held-out reward, first to last | prompts | data |
+|---|---|---|---:|---|
 {rows}
 
-Held-out rewards are means over {prompts} prompts that were not trained on, at
-temperature {temperature}. The last column is a hash of all prompts and answers.
+Held-out rewards are means over prompts that were not trained on, at temperature
+{temperature}; the last column is a hash of all prompts and answers.
 """
 
 
@@ -55,15 +55,20 @@ def provenance(workdir: epath.PathLike) -> dict[str, Any]:
       versions=run.versions,
       steps=data['step'],
       data=data['tasks'],
-      heldout={
-          task: dict(first=float(rewards[0]), last=float(rewards[-1]))
-          for task in run.tasks
-          if (rewards := run.heldout(task)[1]).size
-      },
+      heldout={task: _heldout(run, task, data['step']) for task in run.tasks},
       losses={
           task: run.values(f'loss/{task}')[:_RECORDED_STEPS].tolist()
           for task in run.tasks
       },
+  )
+
+
+def _heldout(run: history.Run, task: str, step: int) -> dict[str, Any]:
+  """Of the first evaluation, and of the last one up to a step."""
+  steps = sorted(s for s in run.evals if s <= step)
+  first, last = (run.evals[s][task] for s in (steps[0], steps[-1]))
+  return dict(
+      first=float(first.mean()), last=float(last.mean()), prompts=len(last)
   )
 
 
@@ -72,7 +77,7 @@ def card(origin: dict[str, Any]) -> str:
   config = origin['config']
   rows = [
       f'| {task} | `{spec["source"]}` |'
-      f' {reward["first"]:.3f} to {reward["last"]:.3f} |'
+      f' {reward["first"]:.3f} to {reward["last"]:.3f} | {reward["prompts"]} |'
       f' `{origin["data"][task]}` |'
       for task, spec in config['tasks'].items()
       for reward in [origin['heldout'][task]]
@@ -80,8 +85,7 @@ def card(origin: dict[str, Any]) -> str:
   return _CARD.format(
       steps=origin['steps'], objective=config['objective'],
       version=origin['versions']['gradlens'], seed=config['seed'],
-      rows='\n'.join(rows), prompts=config['data']['num_heldout'],
-      temperature=config['rollout']['temperature'],
+      rows='\n'.join(rows), temperature=config['evaluate']['temperature'],
   )
 
 

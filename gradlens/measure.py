@@ -105,11 +105,6 @@ def measure(
         f'--prompts={num_prompts} must be a multiple of prompts_per_task x'
         f' splits = {size} x {num_splits}, with 3 splits or more.'
     )
-  if num_prompts > config.data.num_train:
-    raise ValueError(
-        f'--prompts={num_prompts} exceeds data.num_train='
-        f'{config.data.num_train}: a prompt taken twice is not independent.'
-    )
   config = config.copy_and_resolve_references()
   config.correction.apply = 'stacked'  # rows are kept, and taken in pairs
   config.num_splits = 1  # a batch is of one split, and is never divided
@@ -122,6 +117,12 @@ def measure(
       _log.info('measured without config.loss.%s', key)
       config.loss[key] = off
   run = build.setup(config)
+  for task in run.tasks:
+    if num_prompts > len(task.train):
+      raise ValueError(
+          f'--prompts={num_prompts} exceeds the {len(task.train)} training'
+          f' prompts of task {task.name!r}: one taken twice is not independent.'
+      )
   if run.model.lora is not None:
     _log.info('gradients are those of adapters of rank %d', run.model.lora.rank)
   rows_RxP, counts_KxS, rewards_SxK = _accumulate(

@@ -138,7 +138,10 @@ def repeated(
     )
     first = jax.tree.map(lambda leaf: leaf[0, 0], seen)
     terms_R = jax.tree.map(lambda leaf: leaf.mean(axis=(0, 1)), seen.terms_R)
-    return state, first._replace(terms_R=terms_R)
+    # Advantages are all prompts', from before the first update.
+    return state, first._replace(
+        terms_R=terms_R, advantages_KxBxG=prompts.advantages_KxBxG
+    )
 
   return updates
 

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import tiny_config
 
-from gradlens import checkpoint, evaluate, train
+from gradlens import checkpoint, evaluate, export, train
 
 _ROOT = pathlib.Path(__file__).parents[1]
+# Up the loss, so that what is evaluated first is the best.
 _ARG = (
-    'init_from=warm,rollout.max_new_tokens=12,'
+    'init_from=warm,optimizer.learning_rate=-1e-2,rollout.max_new_tokens=12,'
     'evaluate.num_completions=2,checkpoint.keep=1,checkpoint.best=heldout/long'
 )
 
@@ -34,11 +35,10 @@ class EvaluateTest(parameterized.TestCase):
     root = cls.enterClassContext(tempfile.TemporaryDirectory())
     cls.workdir = pathlib.Path(root) / 'run'
     cls.run_ = train.train(config(), cls.workdir)
-    cls.best = max((2, 4), key=lambda n: cls.run_.evals[n]['long'].mean())
 
   @parameterized.parameters('', '@best', '@4')
   def test_of_a_run_is_what_the_run_has_found(self, which):
-    step = self.best if which == '@best' else 4
+    step = 2 if which == '@best' else 4
     rows = evaluate.evaluate(config(f'init_from={self.workdir}{which}'))
     for task, row in rows.items():
       rewards_N = self.run_.evals[step][task]
@@ -52,12 +52,25 @@ class EvaluateTest(parameterized.TestCase):
   def test_the_best_is_still_there(self):
     steps = [int(p.name) for p in (
         self.workdir / checkpoint.STATES).iterdir()]
-    self.assertCountEqual(steps, {self.best, 4})
+    self.assertCountEqual(steps, [2, 4])
+    rewards = {step: r['long'].mean() for step, r in self.run_.evals.items()}
+    self.assertGreater(rewards[2], rewards[4])
+
+  def test_an_exported_checkpoint_has_its_own_rewards(self):
+    for which, step in (('@best', 2), ('', 4)):
+      origin = export.provenance(f'{self.workdir}{which}')
+      self.assertEqual(origin['steps'], step)
+      self.assertEqual(origin['heldout']['long'], dict(
+          first=self.run_.evals[0]['long'].mean(),
+          last=self.run_.evals[step]['long'].mean(), prompts=256,
+      ))
+      text = export.card(origin)
+      self.assertRegex(text, r'\| long \| .* to 0\.\d{3} \| 256 \|')
 
   def test_passes(self):
     kwargs = dict(ks=(1, 2), passes_from=0.2)
-    rows = evaluate.evaluate(config(f'init_from={self.workdir}'), **kwargs)
-    file = self.workdir / 'evals/00000004.npz'
+    rows = evaluate.evaluate(config(f'init_from={self.workdir}@2'), **kwargs)
+    file = self.workdir / 'evals/00000002.npz'
     for task, passed_NxG in np.load(file).items():
       passed_NxG = passed_NxG >= 0.2
       passes = rows[task].passes
@@ -66,7 +79,7 @@ class EvaluateTest(parameterized.TestCase):
       self.assertLess(passes[1].value, passes[2].value)
 
   def test_the_likeliest_tokens(self):
-    arg = f'init_from={self.workdir},evaluate.num_completions=1,'
+    arg = f'init_from={self.workdir}@2,evaluate.num_completions=1,'
     greedy, again, cold = (
         evaluate.evaluate(config(f'{arg}evaluate.temperature={t},seed={seed}'))
         for t, seed in ((0, 0), (0, 0), (1e-4, 0))

@@ -166,7 +166,7 @@ class MeasureTest(parameterized.TestCase):
 
   @parameterized.parameters(
       (20, 4, 'must be a multiple'), (16, 2, '3 splits or more'),
-      (4000, 5, 'exceeds data.num_train=768'),
+      (4000, 5, "exceeds the 768 training prompts of task 'long'"),
   )
   def test_refuses(self, num_prompts, num_splits, message):
     with self.assertRaisesRegex(ValueError, message):

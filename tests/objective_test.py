@@ -201,13 +201,17 @@ class SeveralUpdatesTest(parameterized.TestCase):
       seen.append(found)
     self.assertLess(joint_loss.distance(
         joint_loss.vector(got.params), joint_loss.vector(state.params)), 1e-5)
-    for field in ('loss_R', 'entropy_R', 'shares_K', 'advantages_KxBxG',
-                  'grams', 'update_norm'):
+    for field in ('loss_R', 'entropy_R', 'shares_K', 'grams', 'update_norm'):
       jax.tree.map(
           lambda a, b: np.testing.assert_allclose(
               a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max()),
           getattr(measured, field), getattr(seen[0], field),
       )
+    # Those are of all prompts.
+    np.testing.assert_allclose(
+        measured.advantages_KxBxG, joint_loss.advantages(batch.rewards_KxBxG),
+        rtol=1e-5, atol=1e-6,
+    )
     means = np.mean([s.terms_R['clip_fraction'] for s in seen], axis=0)
     np.testing.assert_allclose(
         measured.terms_R['clip_fraction'], means, rtol=1e-4, atol=1e-6)

@@ -15,7 +15,7 @@ from absl.testing import absltest, parameterized
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-PROGRAMS = ('main', 'measure', 'export', 'report', 'aot')
+PROGRAMS = ('main', 'measure', 'evaluate', 'export', 'report', 'aot')
 
 # What the library band must never pull in, installed or not.
 HEAVY = (
