@@ -69,8 +69,9 @@ class EvaluateTest(parameterized.TestCase):
 
   def test_passes(self):
     kwargs = dict(ks=(1, 2), passes_from=0.2)
-    rows = evaluate.evaluate(config(f'init_from={self.workdir}@2'), **kwargs)
-    file = self.workdir / 'evals/00000002.npz'
+    # Of what the run started with.
+    rows = evaluate.evaluate(config(), **kwargs)
+    file = self.workdir / 'evals/00000000.npz'
     for task, passed_NxG in np.load(file).items():
       passed_NxG = passed_NxG >= 0.2
       passes = rows[task].passes
@@ -79,7 +80,7 @@ class EvaluateTest(parameterized.TestCase):
       self.assertLess(passes[1].value, passes[2].value)
 
   def test_the_likeliest_tokens(self):
-    arg = f'init_from={self.workdir}@2,evaluate.num_completions=1,'
+    arg = 'evaluate.num_completions=1,'
     greedy, again, cold = (
         evaluate.evaluate(config(f'{arg}evaluate.temperature={t},seed={seed}'))
         for t, seed in ((0, 0), (0, 0), (1e-4, 0))
