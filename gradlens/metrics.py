@@ -90,7 +90,7 @@ def gradient_scalars(
 ) -> Scalars:
   """Norms, shares and inner products of the tasks' gradients.
 
-  Nothing, if the step was not instrumented.
+  These are of so many prompts. Nothing, if the step was not instrumented.
   """
   if measured.grams is None:
     return {}
@@ -209,9 +209,11 @@ def _of_terms(
 
 def step_scalars(
     measured: Measured, num_splits: int, names: Sequence[str],
-    filled_KxB: np.ndarray,
+    filled_KxB: np.ndarray, num_mini_batches: int = 1,
 ) -> Scalars:
   """Everything that a step measured on the device."""
+  # Gradients are those of the first mini-batch.
+  prompts_K = filled_KxB.sum(1) // num_mini_batches
   measured = jax.device_get(measured)
 
   def rows(values_R):
@@ -224,7 +226,7 @@ def step_scalars(
       **_per_task('sampler_gap', rows(measured.sampler_gap_R).mean(1), names),
       **_of_terms(measured, rows, names),
       **_per_task('abs_advantage', _mean(advantages_KxB, filled_KxB), names),
-      **gradient_scalars(measured, num_splits, names, filled_KxB.sum(1)),
+      **gradient_scalars(measured, num_splits, names, prompts_K),
       'update_norm': float(measured.update_norm),
   }
 

@@ -199,6 +199,13 @@ def _check_mixture(config: Any) -> None:
         f'prompts_per_task={prompts} is not a multiple of num_splits='
         f'{config.num_splits}.'
     )
+  if config.num_mini_batches > 1 and most > prompts:
+    raise ValueError(
+        f'num_mini_batches={config.num_mini_batches} divides the places of a'
+        f' step, and mixture.max_prompts={most} above prompts_per_task='
+        f'{prompts} leaves some of them empty, so that an update may have no'
+        ' prompt of a task; set num_mini_batches=1, or mixture.max_prompts=0.'
+    )
   if config.mixture.refill_rounds and (
       config.objective != 'grpo' or config.num_completions == 1
   ):

@@ -307,6 +307,18 @@ class StepScalarsTest(MetricsTestCase):
     )
     self.assertContainsSubset(gradient.items(), scalars.items())
 
+  def test_gradients_are_of_the_first_mini_batch(self):
+    # The same Gram matrix, of all 2 S prompts or of the first S: the noise of
+    # one prompt is half as large.
+    filled = np.ones((K, 2 * S), bool)
+    measured = _measured(_rows(), advantages_KxBxG=np.ones((K, 2 * S, 2)))
+    whole = metrics.step_scalars(measured, S, _NAMES, filled)
+    part = metrics.step_scalars(measured, S, _NAMES, filled, 2)
+    for name in _NAMES:
+      tag = f'critical_batch_size/{name}'
+      self.assertAlmostEqual(part.pop(tag), whole.pop(tag) / 2)
+    self.assertEqual(part, whole)
+
   def test_step_with_places_without_a_prompt(self):
     filled = np.array([[True, False], [True, True], [False, False]])
     scalars = metrics.step_scalars(_measured(_rows()), S, _NAMES, filled)

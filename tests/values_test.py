@@ -18,6 +18,9 @@ class ValuesTest(parameterized.TestCase):
       ('mini_batches', 'num_mini_batches=3',
        'prompts_per_task=16 is not .* num_mini_batches=3'),
       ('no_mini_batch', 'num_mini_batches=0', 'num_mini_batches=0 must be 1'),
+      ('mini_batches_of_unequal_quotas',
+       'num_mini_batches=2,mixture.max_prompts=32',
+       'num_mini_batches=2 .*max_prompts=32 above prompts_per_task=16.*=1, or'),
       ('group_of_a_batch', 'advantage.baseline=batch',
        "scale='std'.*baseline='batch'.*use scale='task'"),
       ('no_others', 'advantage.baseline=leave_one_out,num_completions=1',
@@ -51,7 +54,8 @@ class ValuesTest(parameterized.TestCase):
       'loss.kl_coef=0.1,loss.kl_estimator=k1,loss.kl_weighted=True',
       'loss.surrogate=gspo_token,loss.aggregate=token_mean',
       'loss.dual_clip=3,loss.importance_cap=2', 'num_mini_batches=4',
-      'loss.mask_truncated=True',
+      'loss.mask_truncated=True', 'num_mini_batches=2,mixture.max_prompts=16',
+      'num_micro_batches=2,mixture.max_prompts=32',
   )
   def test_allows(self, arg):
     config = default.get_config()

@@ -169,10 +169,10 @@ def _noise(run: history.Run, rows: Sequence[summary.Row]) -> str:
   return markup.section('Noise', (
       'Signal-to-noise: the squared norm without noise over what noise adds to '
       'the naive one, both averaged over the run. Critical batch size: the '
-      'prompts of a task in a step that would make it 1, a step having '
-      f'{run.setting("prompts_per_task")} on average; well above it, more '
-      'prompts help little. It is not known where the squared norm may be '
-      'zero.'),
+      'prompts of a task in an update that would make it 1, an update having '
+      f'{run.setting("prompts_per_task") // run.setting("num_mini_batches")} '
+      'on average; well above it, more prompts help little. It is not known '
+      'where the squared norm may be zero.'),
       f'<div class="scroll">{markup.table(head, lines)}</div>')
 
 

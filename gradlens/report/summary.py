@@ -84,8 +84,10 @@ def summarize(run: history.Run) -> list[Row]:
   norms_TxK = run.per_task('norm_sq/unbiased')
   contributions = [_over_steps(float, norms_T) for norms_T in norms_TxK.T]
   ratios = _ratios(norms_TxK)
+  # What is measured is the first mini-batch of a step.
+  prompts_TxK = run.per_task('prompts') / run.setting('num_mini_batches')
   noise = [_noise(*series) for series in zip(
-      run.per_task('norm_sq/naive').T, norms_TxK.T, run.per_task('prompts').T,
+      run.per_task('norm_sq/naive').T, norms_TxK.T, prompts_TxK.T,
       strict=True)]
   naive, intrinsic, before, after = (
       [mean(values_T) for values_T in run.per_task(prefix).T]
