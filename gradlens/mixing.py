@@ -8,13 +8,16 @@ from gradlens.feed import Feed
 from gradlens.mixture import Mixture
 from gradlens.values import max_prompts
 
+# Whose weights do not depend on what a step tells of a task.
+_BLIND = 'total', 'mean', 'constant'
+
 
 def mixture(config: Any, all_tasks: list[tasks.Task]) -> Mixture:
   """Which prompts the steps of a run take.
 
   Raises:
-    ValueError: quotas that cannot be met, or a kind that learns from what is
-      not measured.
+    ValueError: quotas that cannot be met, a kind that learns from what is not
+      measured, or a correction of tasks that are not there.
   """
   m = config.mixture
   made = Mixture(
@@ -41,6 +44,14 @@ def mixture(config: Any, all_tasks: list[tasks.Task]) -> Mixture:
         f'{config.num_splits} to 2 or more and loss.aggregate='
         f"{config.loss.aggregate!r} to another than 'token_mean', or take"
         " kind='gradient' with estimate='naive'."
+    )
+  if made.absent and config.correction.name not in _BLIND:
+    raise ValueError(
+        f'correction.name={config.correction.name!r} would take a task without'
+        ' prompts for one that learns nothing, and with mixture.active='
+        f'{m.active.to_dict()} and {about_kind} task {made.absent[0]!r} has'
+        ' none at some step; draw all tasks at every step, or take'
+        f' correction.name={", ".join(map(repr, _BLIND))}.'
     )
   return made
 

@@ -55,6 +55,11 @@ class Mixture:
     active: of some tasks, the first step they are drawn at, and the first they
       are no more, or -1; steps are counted from 0.
 
+  Attributes:
+    kind: what says how large the tasks' shares are.
+    max_prompts: of a task in a step.
+    absent: names of the tasks that have no prompts at some step.
+
   Raises:
     ValueError: quotas that cannot be met, now or at any step, or by a task's
       records; or what makes no sense.
@@ -92,7 +97,7 @@ class Mixture:
           ' only; set it to twice that, say.'
       )
     self._from_K, self._to_K = _periods(active, self._names)
-    self._check_quotas()
+    self.absent = self._check_quotas()
     self._orders = [
         grain.MapDataset.range(size).seed(_seed(seed, name)).shuffle().repeat()
         for name, size in zip(self._names, self._sizes, strict=True)
@@ -119,8 +124,9 @@ class Mixture:
             f' records of task {name!r}'
         )
 
-  def _check_quotas(self) -> None:
-    """At every step where tasks join or leave."""
+  def _check_quotas(self) -> list[str]:
+    """At every step where tasks join or leave; the tasks that are absent."""
+    absent_K = np.zeros(len(self._tasks), bool)
     shares_K = self.kind.shares(self.kind.init())
     changes = {0, *self._from_K.tolist(), *self._to_K.tolist()} - {_NEVER}
     for step in sorted(changes):
@@ -142,6 +148,8 @@ class Mixture:
             f' prompts, and mixture.max_prompts leaves room for'
             f' {self.max_prompts}; raise it (0 is prompts_per_task).'
         )
+      absent_K |= quotas_K == 0
+    return [self._names[k] for k in np.flatnonzero(absent_K)]
 
   def _quotas(
       self, shares_K: np.ndarray, step: int, most: int | None = None
