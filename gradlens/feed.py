@@ -192,7 +192,7 @@ def observe(
   )
   grams = None
   if needs in ('naive', 'unbiased') and measured.grams is not None:
-    grams = _intrinsic(measured, num_splits, needs)
+    grams = _intrinsic(measured, num_splits, needs, quotas_K > 0)
   return Seen(
       (quotas_K * g).tolist(), plain(mean(drawn_KxBxG.mean(2))),
       plain(advantages_K), grams,
@@ -200,10 +200,13 @@ def observe(
 
 
 def _intrinsic(
-    measured: Measured, num_splits: int, kind: str
+    measured: Measured, num_splits: int, kind: str, drawn_K: np.ndarray
 ) -> dict[str, list]:
-  """The Gram matrix of the tasks' own normalized losses, of one kind."""
-  shares_K = np.asarray(measured.shares_K, np.float64)
+  """The Gram matrix of the tasks' own normalized losses, of one kind.
+
+  Of a task that was not drawn nothing is known, whatever its share.
+  """
+  shares_K = np.where(drawn_K, np.asarray(measured.shares_K, np.float64), 0.0)
   gram_RxR = whole_gram(
       jax.tree.map(lambda g: np.asarray(g, np.float64), measured.grams)
   )

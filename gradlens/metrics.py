@@ -105,9 +105,11 @@ def gradient_scalars(
   for kind, gram_KxK in task_gram.items():
     norm_sq_K = np.diag(gram_KxK)
     scalars |= _per_task(f'norm_sq/{kind}', norm_sq_K, names)
-    # A task without tokens has no share, and no intrinsic gradient.
+    # A task without tokens has no share, and no intrinsic gradient; nor has
+    # one without prompts, which may have a share.
     with np.errstate(divide='ignore', invalid='ignore'):
       intrinsic_K = norm_sq_K / np.asarray(measured.shares_K) ** 2
+    intrinsic_K = np.where(prompts_K > 0, intrinsic_K, np.nan)
     scalars |= _per_task(f'intrinsic_norm_sq/{kind}', intrinsic_K, names)
   for name, gram in layers(grams).items():
     norm_sq_K = np.diag(gl.task_gram(gram, num_splits, kind=kinds[-1]))

@@ -359,6 +359,11 @@ class ObserveTest(parameterized.TestCase):
     gram = seen['grams']['unbiased']
     self.assertEqual([v is None for v in gram[2]], [True] * 3)
     self.assertEqual([v is None for v in gram[0]], [False, False, True])
+    # Nor is its norm 0 where all tasks have the same share of the loss.
+    told.shares_K = np.full(3, 1 / 3)
+    gram = feed.observe(sampled, told, S, 'naive').grams['naive']
+    self.assertEqual(gram[2], [None] * 3)
+    self.assertEqual([v is None for v in gram[0]], [False, False, True])
 
 
 if __name__ == '__main__':

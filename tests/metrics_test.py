@@ -200,6 +200,22 @@ class GradientScalarsTest(MetricsTestCase):
     self.assertTrue(np.isnan(scalars['intrinsic_norm_sq/unbiased/b']))
     self.assertTrue(np.isfinite(scalars['intrinsic_norm_sq/unbiased/a']))
 
+  def test_a_task_without_prompts_has_no_intrinsic_gradient(self):
+    rows = _rows()
+    for block in rows.values():
+      block[1] = 0.0
+    # With loss.normalize='task' it has a share all the same.
+    measured = _measured(rows, shares_K=np.full(3, 1 / 3))
+    scalars = metrics.gradient_scalars(
+        measured, S, _NAMES, np.array([S, 0, S])
+    )
+    for kind in ('naive', 'unbiased'):
+      tag = f'intrinsic_norm_sq/{kind}'
+      self.assertTrue(np.isnan(scalars[f'{tag}/b']))
+      self.assertAlmostEqual(
+          scalars[f'{tag}/a'], 9 * scalars[f'norm_sq/{kind}/a'], 6
+      )
+
   def test_where_every_task_is_skipped_none_is_the_loudest(self):
     rows = {name: np.nan * block for name, block in _rows().items()}
     measured = _measured(rows, skipped_K=np.ones(K, int))
