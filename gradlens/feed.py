@@ -1,8 +1,9 @@
 """Feed: what each step of a run learns from, drawn by its mixture.
 
-Prompts whose completions all have one reward teach nothing. They are replaced
-by others of the same task, so that quotas stay as they are (dynamic sampling:
-Yu et al., DAPO, 2025, arXiv 2503.14476, here for each task by itself).
+Prompts whose completions all have one reward teach nothing, where advantages
+have the group's baseline. They are replaced by others of the same task, so that
+quotas stay as they are (dynamic sampling: Yu et al., DAPO, 2025, arXiv
+2503.14476, here for each task by itself).
 """
 
 from collections.abc import Sequence

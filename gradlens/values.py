@@ -215,6 +215,14 @@ def _check_mixture(config: Any) -> None:
         f'{config.objective!r}, num_completions={config.num_completions}; set'
         ' it to 0.'
     )
+  baseline = config.advantage.baseline
+  if config.mixture.refill_rounds and baseline in ('task', 'batch'):
+    raise ValueError(
+        f'mixture.refill_rounds={config.mixture.refill_rounds} replaces prompts'
+        ' whose completions have equal rewards, which teach something with'
+        f' advantage.baseline={baseline!r}; set it to 0, or take baseline='
+        "'group' or 'leave_one_out'."
+    )
 
 
 @contextlib.contextmanager

@@ -182,7 +182,7 @@ def _counters(run: history.Run) -> str:
       'verifier errors': ('verifier_errors', 'sum'),
       'verifier time-outs': ('verifier_timeouts', 'sum'),
       'skipped gradients': ('skipped', 'sum'),
-      'groups without advantage': ('zero_advantage', 'percent'),
+      'groups of equal rewards': ('zero_advantage', 'percent'),
       'prompts': ('prompts', 'sum'), 'further prompts': ('refilled', 'sum'),
       'sampler gap (nats)': ('sampler_gap', 'mean'),
       'tokens': ('tokens', 'sum')}
@@ -192,7 +192,7 @@ def _counters(run: history.Run) -> str:
           for prefix, kind in columns.values())]
       for k, task in enumerate(run.tasks)]
   return markup.section('Counters', (
-      'Totals over the run; groups without advantage (all completions of a '
+      'Totals over the run; groups of equal rewards (all completions of a '
       'prompt rewarded alike) and the gap between the sampler\'s and the '
       'trainer\'s log-probs are means over steps.'),
       f'<div class="scroll">{markup.table(["task", *columns], lines)}</div>')
