@@ -6,7 +6,7 @@ from gradlens import build, tasks
 from gradlens.experience import Answer
 from gradlens.feed import Feed
 from gradlens.mixture import Mixture
-from gradlens.values import max_prompts
+from gradlens.values import coupled, max_prompts
 
 # Whose weights do not depend on what a step tells of a task.
 _BLIND = 'total', 'mean', 'constant'
@@ -37,12 +37,13 @@ def mixture(config: Any, all_tasks: list[tasks.Task]) -> Mixture:
         ' measure; set it to 1, or choose another kind.'
     )
   if made.kind.needs == 'unbiased' and (
-      config.num_splits == 1 or config.loss.aggregate == 'token_mean'
+      config.num_splits == 1 or coupled(config)
   ):
     raise ValueError(
         f'{about_kind} needs splits that are independent; set num_splits='
-        f'{config.num_splits} to 2 or more and loss.aggregate='
-        f"{config.loss.aggregate!r} to another than 'token_mean', or take"
+        f'{config.num_splits} to 2 or more, loss.aggregate='
+        f"{config.loss.aggregate!r} to another than 'token_mean' and"
+        f' loss.mask_truncated={config.loss.mask_truncated} to False, or take'
         " kind='gradient' with estimate='naive'."
     )
   if made.absent and config.correction.name not in _BLIND:

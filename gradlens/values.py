@@ -131,22 +131,26 @@ def _check_loss(config: Any) -> None:
     )
 
 
+def coupled(config: Any) -> bool:
+  """Whether the splits of a task depend on each other."""
+  return losses.couples_splits(
+      aggregate=config.loss.aggregate,
+      mask_truncated=config.loss.mask_truncated,
+  )
+
+
 def _check_splits(config: Any) -> None:
   """Refuses estimates from splits that depend on each other."""
   kind = config.correction.kind
   if kind == 'naive':
     return
-  if config.loss.aggregate == 'token_mean':
+  if coupled(config):
     raise ValueError(
         f'correction.kind={kind!r} needs splits that are independent, but'
-        " loss.aggregate='token_mean' divides all by the tokens of the batch;"
-        " use another aggregate, or kind='naive'."
-    )
-  if config.loss.mask_truncated:
-    raise ValueError(
-        f'correction.kind={kind!r} needs splits that are independent, but'
-        ' loss.mask_truncated=True divides all by the completions that are left'
-        " in the batch; set it to False, or use kind='naive'."
+        f' loss.aggregate={config.loss.aggregate!r} with loss.mask_truncated='
+        f'{config.loss.mask_truncated} divides all by what was sampled in the'
+        " batch; use another aggregate than 'token_mean' and mask_truncated="
+        "False, or kind='naive'."
     )
 
 

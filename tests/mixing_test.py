@@ -56,5 +56,24 @@ class CorrectionTest(parameterized.TestCase):
     self.assertEmpty(made.absent)
 
 
+class SplitsTest(parameterized.TestCase):
+
+  @parameterized.product(
+      kind=('gradient', 'aligned'),
+      arg=('loss.mask_truncated=True', 'loss.aggregate=token_mean',
+           'num_splits=1'),
+  )
+  def test_unbiased_norms_need_independent_splits(self, kind, arg):
+    key, _, value = arg.partition('=')
+    with self.assertRaisesRegex(
+        ValueError, f"mixture.kind='{kind}' .*independent; .*{key}='?{value}'? "
+        ".*estimate='naive'"):
+      make(f'mixture.kind={kind},{arg}')
+    if kind == 'gradient':
+      made = make(f'mixture.kind={kind},{arg}', estimate='naive')
+      self.assertEqual(made.kind.needs, 'naive')
+    self.assertEqual(make(f'mixture.kind={kind}').kind.needs, 'unbiased')
+
+
 if __name__ == '__main__':
   absltest.main()

@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gradlens import intervals
+from gradlens import intervals, losses
 from gradlens.report import history
 
 # Steps of a run resemble their neighbors, so an observation of the jackknife
 # is a block of steps; ten are enough for an interval, and long for short runs.
 NUM_BLOCKS = 10
 _MAX_LOG = 700.0  # exp of more overflows
-_EXACT = ('sequence_mean', 'fixed_length')
 
 
 class Estimate(NamedTuple):
@@ -105,12 +104,12 @@ def summarize(run: history.Run) -> list[Row]:
 
 def estimator(run: history.Run) -> str:
   """'unbiased' if a task's splits are independent, else 'cross-split'."""
-  independent = (
-      run.setting('loss.aggregate') in _EXACT
-      and not run.setting('loss.mask_truncated')
+  coupled = losses.couples_splits(
+      aggregate=run.setting('loss.aggregate'),
+      mask_truncated=run.setting('loss.mask_truncated'),
   )
-  enough = run.setting('num_splits') >= 2
-  return 'unbiased' if independent and enough else 'cross-split'
+  one = run.setting('num_splits') == 1
+  return 'cross-split' if coupled or one else 'unbiased'
 
 
 def mean(values: np.ndarray) -> float:
