@@ -117,8 +117,9 @@ def gradient_scalars(
   for i, a in enumerate(names):
     for j, b in enumerate(names[i + 1:], i + 1):
       scalars[f'inner/{a}/{b}'] = float(task_gram['naive'][i, j])
-  # A skipped task has no part in the update, and its NaN none in the shares.
-  kept_K = np.asarray(measured.skipped_K) == 0
+  # A skipped task has no part in the update, and its NaN none in the shares; to
+  # others it has no relation, and neither has a task without prompts.
+  kept_K = (np.asarray(measured.skipped_K) == 0) & (prompts_K > 0)
   kept_R = np.repeat(kept_K, num_splits)
   kept = {
       name: np.where(kept_R[:, None] & kept_R, gram, 0.0)
@@ -129,13 +130,16 @@ def gradient_scalars(
   if kept_K.any():
     norm_sq_K = np.diag(task_gram[kinds[-1]])
     scalars['imbalance'] = float(gl.imbalance(norm_sq_K[kept_K]))
-  kept_RxR = np.where(kept_R[:, None] & kept_R, gram_RxR, 0.0)
+  kept_KxK = np.outer(kept_K, kept_K)
   cross_KxK = gl.task_gram(
-      kept_RxR, num_splits, 'cross' if num_splits > 1 else 'naive'
+      gram_RxR, num_splits, 'cross' if num_splits > 1 else 'naive'
   )
-  naive_KxK = gl.task_gram(kept_RxR, num_splits)
-  scalars['conflict_rate'] = float(gl.conflict_rate(cross_KxK))
-  scalars['effective_rank'] = float(gl.effective_rank(naive_KxK))
+  scalars['conflict_rate'] = float(
+      gl.conflict_rate(np.where(kept_KxK, cross_KxK, np.nan))
+  )
+  scalars['effective_rank'] = float(
+      gl.effective_rank(np.where(kept_KxK, task_gram['naive'], 0.0))
+  )
   return scalars | _after_optimizer(measured, kept_K, num_splits, names)
 
 
