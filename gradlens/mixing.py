@@ -24,6 +24,7 @@ def mixture(config: Any, all_tasks: list[tasks.Task]) -> Mixture:
       all_tasks, config.prompts_per_task, config.seed,
       num_splits=config.num_splits, max_prompts=max_prompts(config),
       kind=m.kind, kwargs=m.kwargs.to_dict(), active=m.active.to_dict(),
+      num_steps=config.num_steps,
   )
   about_kind = f'mixture.kind={m.kind!r} with {m.kwargs.to_dict()}'
   if made.kind.needs == 'rewards' and config.objective != 'grpo':

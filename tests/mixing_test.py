@@ -56,6 +56,24 @@ class CorrectionTest(parameterized.TestCase):
     self.assertEmpty(made.absent)
 
 
+class PeriodsTest(parameterized.TestCase):
+
+  def test_what_changes_after_the_last_step_does_not_matter(self):
+    # Of 100 steps the last is 99.
+    active = dict(a=(0, 100), b=(0, 100), c=(0, 100))
+    made = make('correction=mgda', active=active)
+    self.assertEmpty(made.absent)
+    with self.assertRaisesRegex(ValueError, 'cannot be drawn at step 100:'):
+      make('num_steps=101', active=active)
+    # Two tasks at each step, and one from 100 on.
+    active = dict(a=(0, 50), b=(50, 100))
+    self.assertEqual(make(active=active).absent, ['a', 'b'])
+    with self.assertRaisesRegex(ValueError, 'cannot be drawn at step 100:'):
+      make('num_steps=101', active=active)
+    # What joins after the end is never there.
+    self.assertEqual(make(active=dict(c=(100, -1))).absent, ['c'])
+
+
 class SplitsTest(parameterized.TestCase):
 
   @parameterized.product(
