@@ -15,7 +15,7 @@ import numpy as np
 from gradlens.blocks import whole_gram
 from gradlens.experience import Answer, Found, Sampled
 from gradlens.mixture import Draw, Mixture, Seen, plain
-from gradlens.places import arrange, drawn, places, put
+from gradlens.places import arrange, drawn, mean_of_prompts, places, put
 from gradlens.train_step import Measured
 
 _PARTS = 1, 2, 4, 8  # of a step's prompts, that a round has room for
@@ -178,9 +178,7 @@ def observe(
   quotas_K, g = filled_KxB.sum(1), drawn_KxBxG.shape[2]
 
   def mean(values_KxB):
-    total_K = np.where(filled_KxB, values_KxB, 0.0).sum(1, np.float64)
-    none_K = np.full(len(quotas_K), np.nan)
-    return np.divide(total_K, quotas_K, where=quotas_K > 0, out=none_K)
+    return mean_of_prompts(values_KxB, filled_KxB)
 
   def unequal(rewards_KxBxG):
     return mean(rewards_KxBxG.max(2) > rewards_KxBxG.min(2))
@@ -207,6 +205,7 @@ def _intrinsic(
 
   Of a task that was not drawn nothing is known, whatever its share.
   """
+  # Not `task_gram`: on a device it would wait for the step that is under way.
   shares_K = np.where(drawn_K, np.asarray(measured.shares_K, np.float64), 0.0)
   gram_RxR = whole_gram(
       jax.tree.map(lambda g: np.asarray(g, np.float64), measured.grams)

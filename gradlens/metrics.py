@@ -13,6 +13,7 @@ import numpy as np
 import gradlens as gl
 from gradlens.blocks import whole_gram
 from gradlens.experience import Sampled
+from gradlens.places import mean_of_prompts
 from gradlens.train_step import Measured
 
 HISTORY = 'metrics.jsonl'
@@ -24,14 +25,6 @@ def _per_task(tag: str, values_K: Any, names: Sequence[str]) -> Scalars:
       f'{tag}/{name}': float(value)
       for name, value in zip(names, values_K, strict=True)
   }
-
-
-def _mean(values_KxB: np.ndarray, filled_KxB: np.ndarray) -> np.ndarray:
-  """Over the prompts of each task; NaN without any."""
-  counts_K = filled_KxB.sum(1)
-  sums_K = np.where(filled_KxB, values_KxB, 0.0).sum(1)
-  none_K = np.full(len(counts_K), np.nan)
-  return np.divide(sums_K, counts_K, where=counts_K > 0, out=none_K)
 
 
 def mean_of_finite(values: Sequence[float]) -> float:
@@ -49,18 +42,18 @@ def sampled_scalars(sampled: Sampled, names: Sequence[str]) -> Scalars:
   rewards_KxBxG, lengths_KxBxG, truncated_KxBxG = sampled.drawn
   filled_KxB = sampled.filled_KxB
   prompts_K, rewards_KxB = filled_KxB.sum(1), rewards_KxBxG.mean(2)
-  reward_K = _mean(rewards_KxB, filled_KxB)
+  reward_K = mean_of_prompts(rewards_KxB, filled_KxB)
   spread_KxB = (rewards_KxB - reward_K[:, None]) ** 2
   equal_KxB = rewards_KxBxG.max(2) == rewards_KxBxG.min(2)
   per_task = dict(
       prompts=prompts_K,
       prompt_share=prompts_K / prompts_K.sum(),
       reward=reward_K,
-      reward_std=np.sqrt(_mean(spread_KxB, filled_KxB)),
-      pass_rate=_mean((rewards_KxBxG == 1).mean(2), filled_KxB),
-      zero_advantage=_mean(equal_KxB, filled_KxB),
-      length=_mean(lengths_KxBxG.mean(2), filled_KxB),
-      truncated=_mean(truncated_KxBxG.mean(2), filled_KxB),
+      reward_std=np.sqrt(mean_of_prompts(spread_KxB, filled_KxB)),
+      pass_rate=mean_of_prompts((rewards_KxBxG == 1).mean(2), filled_KxB),
+      zero_advantage=mean_of_prompts(equal_KxB, filled_KxB),
+      length=mean_of_prompts(lengths_KxBxG.mean(2), filled_KxB),
+      truncated=mean_of_prompts(truncated_KxBxG.mean(2), filled_KxB),
       tokens=sampled.lengths_KxBxG.sum((1, 2)),
       refilled=sampled.refilled_K,
       unfilled=sampled.unfilled_K,
@@ -225,13 +218,15 @@ def step_scalars(
   def rows(values_R):
     return np.reshape(values_R, (len(names), num_splits))
 
-  advantages_KxB = np.abs(measured.advantages_KxBxG).mean(2)
+  advantage_K = mean_of_prompts(
+      np.abs(measured.advantages_KxBxG).mean(2), filled_KxB
+  )
   return {
       **_per_task('loss', rows(measured.loss_R).sum(1), names),
       **_per_task('entropy', rows(measured.entropy_R).mean(1), names),
       **_per_task('sampler_gap', rows(measured.sampler_gap_R).mean(1), names),
       **_of_terms(measured, rows, names),
-      **_per_task('abs_advantage', _mean(advantages_KxB, filled_KxB), names),
+      **_per_task('abs_advantage', advantage_K, names),
       **gradient_scalars(measured, num_splits, names, prompts_K),
       'update_norm': float(measured.update_norm),
   }
