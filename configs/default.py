@@ -66,7 +66,8 @@ def get_config() -> ml_collections.ConfigDict:
       kwargs=ml_collections.ConfigDict(),
       max_prompts=0,  # of a task in a step; 0 is prompts_per_task
       # name -> (first step, first step without; -1 is none): tasks that join
-      # or leave; steps are counted from 0.
+      # or leave; steps are counted from 0. Of corrections, 'total', 'mean' and
+      # 'constant' go with it.
       active=ml_collections.ConfigDict(),
       # How often prompts whose completions have equal rewards are replaced.
       refill_rounds=0,

@@ -1,8 +1,9 @@
 """Feed: what each step of a run learns from, drawn by its mixture.
 
-Prompts whose completions all have one reward teach nothing. They are replaced
-by others of the same task, so that quotas stay as they are (dynamic sampling:
-Yu et al., DAPO, 2025, arXiv 2503.14476, here for each task by itself).
+Prompts whose completions all have one reward teach nothing, where advantages
+have the group's baseline. They are replaced by others of the same task, so that
+quotas stay as they are (dynamic sampling: Yu et al., DAPO, 2025, arXiv
+2503.14476, here for each task by itself).
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import numpy as np
 from gradlens.blocks import whole_gram
 from gradlens.experience import Answer, Found, Sampled
 from gradlens.mixture import Draw, Mixture, Seen, plain
-from gradlens.places import arrange, drawn, places, put
+from gradlens.places import arrange, drawn, mean_of_prompts, places, put
 from gradlens.train_step import Measured
 
 _PARTS = 1, 2, 4, 8  # of a step's prompts, that a round has room for
@@ -177,9 +178,7 @@ def observe(
   quotas_K, g = filled_KxB.sum(1), drawn_KxBxG.shape[2]
 
   def mean(values_KxB):
-    total_K = np.where(filled_KxB, values_KxB, 0.0).sum(1, np.float64)
-    none_K = np.full(len(quotas_K), np.nan)
-    return np.divide(total_K, quotas_K, where=quotas_K > 0, out=none_K)
+    return mean_of_prompts(values_KxB, filled_KxB)
 
   def unequal(rewards_KxBxG):
     return mean(rewards_KxBxG.max(2) > rewards_KxBxG.min(2))
@@ -192,7 +191,7 @@ def observe(
   )
   grams = None
   if needs in ('naive', 'unbiased') and measured.grams is not None:
-    grams = _intrinsic(measured, num_splits, needs)
+    grams = _intrinsic(measured, num_splits, needs, quotas_K > 0)
   return Seen(
       (quotas_K * g).tolist(), plain(mean(drawn_KxBxG.mean(2))),
       plain(advantages_K), grams,
@@ -200,10 +199,14 @@ def observe(
 
 
 def _intrinsic(
-    measured: Measured, num_splits: int, kind: str
+    measured: Measured, num_splits: int, kind: str, drawn_K: np.ndarray
 ) -> dict[str, list]:
-  """The Gram matrix of the tasks' own normalized losses, of one kind."""
-  shares_K = np.asarray(measured.shares_K, np.float64)
+  """The Gram matrix of the tasks' own normalized losses, of one kind.
+
+  Of a task that was not drawn nothing is known, whatever its share.
+  """
+  # Not `task_gram`: on a device it would wait for the step that is under way.
+  shares_K = np.where(drawn_K, np.asarray(measured.shares_K, np.float64), 0.0)
   gram_RxR = whole_gram(
       jax.tree.map(lambda g: np.asarray(g, np.float64), measured.grams)
   )

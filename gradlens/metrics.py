@@ -13,6 +13,7 @@ import numpy as np
 import gradlens as gl
 from gradlens.blocks import whole_gram
 from gradlens.experience import Sampled
+from gradlens.places import mean_of_prompts
 from gradlens.train_step import Measured
 
 HISTORY = 'metrics.jsonl'
@@ -24,14 +25,6 @@ def _per_task(tag: str, values_K: Any, names: Sequence[str]) -> Scalars:
       f'{tag}/{name}': float(value)
       for name, value in zip(names, values_K, strict=True)
   }
-
-
-def _mean(values_KxB: np.ndarray, filled_KxB: np.ndarray) -> np.ndarray:
-  """Over the prompts of each task; NaN without any."""
-  counts_K = filled_KxB.sum(1)
-  sums_K = np.where(filled_KxB, values_KxB, 0.0).sum(1)
-  none_K = np.full(len(counts_K), np.nan)
-  return np.divide(sums_K, counts_K, where=counts_K > 0, out=none_K)
 
 
 def mean_of_finite(values: Sequence[float]) -> float:
@@ -49,18 +42,18 @@ def sampled_scalars(sampled: Sampled, names: Sequence[str]) -> Scalars:
   rewards_KxBxG, lengths_KxBxG, truncated_KxBxG = sampled.drawn
   filled_KxB = sampled.filled_KxB
   prompts_K, rewards_KxB = filled_KxB.sum(1), rewards_KxBxG.mean(2)
-  reward_K = _mean(rewards_KxB, filled_KxB)
+  reward_K = mean_of_prompts(rewards_KxB, filled_KxB)
   spread_KxB = (rewards_KxB - reward_K[:, None]) ** 2
   equal_KxB = rewards_KxBxG.max(2) == rewards_KxBxG.min(2)
   per_task = dict(
       prompts=prompts_K,
       prompt_share=prompts_K / prompts_K.sum(),
       reward=reward_K,
-      reward_std=np.sqrt(_mean(spread_KxB, filled_KxB)),
-      pass_rate=_mean((rewards_KxBxG == 1).mean(2), filled_KxB),
-      zero_advantage=_mean(equal_KxB, filled_KxB),
-      length=_mean(lengths_KxBxG.mean(2), filled_KxB),
-      truncated=_mean(truncated_KxBxG.mean(2), filled_KxB),
+      reward_std=np.sqrt(mean_of_prompts(spread_KxB, filled_KxB)),
+      pass_rate=mean_of_prompts((rewards_KxBxG == 1).mean(2), filled_KxB),
+      zero_advantage=mean_of_prompts(equal_KxB, filled_KxB),
+      length=mean_of_prompts(lengths_KxBxG.mean(2), filled_KxB),
+      truncated=mean_of_prompts(truncated_KxBxG.mean(2), filled_KxB),
       tokens=sampled.lengths_KxBxG.sum((1, 2)),
       refilled=sampled.refilled_K,
       unfilled=sampled.unfilled_K,
@@ -90,7 +83,7 @@ def gradient_scalars(
 ) -> Scalars:
   """Norms, shares and inner products of the tasks' gradients.
 
-  Nothing, if the step was not instrumented.
+  These are of so many prompts. Nothing, if the step was not instrumented.
   """
   if measured.grams is None:
     return {}
@@ -105,9 +98,11 @@ def gradient_scalars(
   for kind, gram_KxK in task_gram.items():
     norm_sq_K = np.diag(gram_KxK)
     scalars |= _per_task(f'norm_sq/{kind}', norm_sq_K, names)
-    # A task without tokens has no share, and no intrinsic gradient.
+    # A task without tokens has no share, and no intrinsic gradient; nor has
+    # one without prompts, which may have a share.
     with np.errstate(divide='ignore', invalid='ignore'):
       intrinsic_K = norm_sq_K / np.asarray(measured.shares_K) ** 2
+    intrinsic_K = np.where(prompts_K > 0, intrinsic_K, np.nan)
     scalars |= _per_task(f'intrinsic_norm_sq/{kind}', intrinsic_K, names)
   for name, gram in layers(grams).items():
     norm_sq_K = np.diag(gl.task_gram(gram, num_splits, kind=kinds[-1]))
@@ -115,8 +110,9 @@ def gradient_scalars(
   for i, a in enumerate(names):
     for j, b in enumerate(names[i + 1:], i + 1):
       scalars[f'inner/{a}/{b}'] = float(task_gram['naive'][i, j])
-  # A skipped task has no part in the update, and its NaN none in the shares.
-  kept_K = np.asarray(measured.skipped_K) == 0
+  # A skipped task has no part in the update, and its NaN none in the shares; to
+  # others it has no relation, and neither has a task without prompts.
+  kept_K = (np.asarray(measured.skipped_K) == 0) & (prompts_K > 0)
   kept_R = np.repeat(kept_K, num_splits)
   kept = {
       name: np.where(kept_R[:, None] & kept_R, gram, 0.0)
@@ -127,13 +123,16 @@ def gradient_scalars(
   if kept_K.any():
     norm_sq_K = np.diag(task_gram[kinds[-1]])
     scalars['imbalance'] = float(gl.imbalance(norm_sq_K[kept_K]))
-  kept_RxR = np.where(kept_R[:, None] & kept_R, gram_RxR, 0.0)
+  kept_KxK = np.outer(kept_K, kept_K)
   cross_KxK = gl.task_gram(
-      kept_RxR, num_splits, 'cross' if num_splits > 1 else 'naive'
+      gram_RxR, num_splits, 'cross' if num_splits > 1 else 'naive'
   )
-  naive_KxK = gl.task_gram(kept_RxR, num_splits)
-  scalars['conflict_rate'] = float(gl.conflict_rate(cross_KxK))
-  scalars['effective_rank'] = float(gl.effective_rank(naive_KxK))
+  scalars['conflict_rate'] = float(
+      gl.conflict_rate(np.where(kept_KxK, cross_KxK, np.nan))
+  )
+  scalars['effective_rank'] = float(
+      gl.effective_rank(np.where(kept_KxK, task_gram['naive'], 0.0))
+  )
   return scalars | _after_optimizer(measured, kept_K, num_splits, names)
 
 
@@ -209,22 +208,26 @@ def _of_terms(
 
 def step_scalars(
     measured: Measured, num_splits: int, names: Sequence[str],
-    filled_KxB: np.ndarray,
+    filled_KxB: np.ndarray, num_mini_batches: int = 1,
 ) -> Scalars:
   """Everything that a step measured on the device."""
+  # Gradients are those of the first mini-batch.
+  prompts_K = filled_KxB.sum(1) // num_mini_batches
   measured = jax.device_get(measured)
 
   def rows(values_R):
     return np.reshape(values_R, (len(names), num_splits))
 
-  advantages_KxB = np.abs(measured.advantages_KxBxG).mean(2)
+  advantage_K = mean_of_prompts(
+      np.abs(measured.advantages_KxBxG).mean(2), filled_KxB
+  )
   return {
       **_per_task('loss', rows(measured.loss_R).sum(1), names),
       **_per_task('entropy', rows(measured.entropy_R).mean(1), names),
       **_per_task('sampler_gap', rows(measured.sampler_gap_R).mean(1), names),
       **_of_terms(measured, rows, names),
-      **_per_task('abs_advantage', _mean(advantages_KxB, filled_KxB), names),
-      **gradient_scalars(measured, num_splits, names, filled_KxB.sum(1)),
+      **_per_task('abs_advantage', advantage_K, names),
+      **gradient_scalars(measured, num_splits, names, prompts_K),
       'update_norm': float(measured.update_norm),
   }
 

@@ -111,6 +111,16 @@ def drawn(found: Found, index_KxB: np.ndarray, filled_KxB: np.ndarray) -> Drawn:
   ))
 
 
+def mean_of_prompts(
+    values_KxB: np.ndarray, filled_KxB: np.ndarray
+) -> np.ndarray:
+  """Over the prompts of each task, `[K]` in float64; NaN without any."""
+  counts_K = filled_KxB.sum(1)
+  sums_K = np.where(filled_KxB, values_KxB, 0.0).sum(1, np.float64)
+  none_K = np.full(len(counts_K), np.nan)
+  return np.divide(sums_K, counts_K, where=counts_K > 0, out=none_K)
+
+
 def arrange(
     found: Found, index_KxB: np.ndarray, filled_KxB: np.ndarray,
     num_splits: int,

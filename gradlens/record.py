@@ -108,10 +108,11 @@ class Recorder:
   def __init__(
       self, out: Writers, progress: Progress, gains: Gains,
       names: Sequence[str], num_splits: int, schedule: optax.Schedule,
+      num_mini_batches: int = 1,
   ):
     self._out, self._progress, self._gains = out, progress, gains
     self._names, self._num_splits = names, num_splits
-    self._schedule = schedule
+    self._schedule, self._num_mini_batches = schedule, num_mini_batches
     self._pending = None
 
   def push(
@@ -130,7 +131,8 @@ class Recorder:
     scalars = {
         **metrics.sampled_scalars(sampled, self._names),
         **metrics.step_scalars(
-            measured, self._num_splits, self._names, sampled.filled_KxB
+            measured, self._num_splits, self._names, sampled.filled_KxB,
+            self._num_mini_batches,
         ),
         'learning_rate': float(self._schedule(step - 1)),
         'seconds/step': seconds,

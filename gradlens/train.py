@@ -200,7 +200,7 @@ def train(
     )
     recorder = Recorder(
         out, progress, Gains(run.names, config.gain_window, earlier), run.names,
-        config.num_splits, optimizer.schedule,
+        config.num_splits, optimizer.schedule, config.num_mini_batches,
     )
 
     heldout = {}  # scores of evaluations, by step

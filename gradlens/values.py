@@ -131,22 +131,26 @@ def _check_loss(config: Any) -> None:
     )
 
 
+def coupled(config: Any) -> bool:
+  """Whether the splits of a task depend on each other."""
+  return losses.couples_splits(
+      aggregate=config.loss.aggregate,
+      mask_truncated=config.loss.mask_truncated,
+  )
+
+
 def _check_splits(config: Any) -> None:
   """Refuses estimates from splits that depend on each other."""
   kind = config.correction.kind
   if kind == 'naive':
     return
-  if config.loss.aggregate == 'token_mean':
+  if coupled(config):
     raise ValueError(
         f'correction.kind={kind!r} needs splits that are independent, but'
-        " loss.aggregate='token_mean' divides all by the tokens of the batch;"
-        " use another aggregate, or kind='naive'."
-    )
-  if config.loss.mask_truncated:
-    raise ValueError(
-        f'correction.kind={kind!r} needs splits that are independent, but'
-        ' loss.mask_truncated=True divides all by the completions that are left'
-        " in the batch; set it to False, or use kind='naive'."
+        f' loss.aggregate={config.loss.aggregate!r} with loss.mask_truncated='
+        f'{config.loss.mask_truncated} divides all by what was sampled in the'
+        " batch; use another aggregate than 'token_mean' and mask_truncated="
+        "False, or kind='naive'."
     )
 
 
@@ -199,6 +203,13 @@ def _check_mixture(config: Any) -> None:
         f'prompts_per_task={prompts} is not a multiple of num_splits='
         f'{config.num_splits}.'
     )
+  if config.num_mini_batches > 1 and most > prompts:
+    raise ValueError(
+        f'num_mini_batches={config.num_mini_batches} divides the places of a'
+        f' step, and mixture.max_prompts={most} above prompts_per_task='
+        f'{prompts} leaves some of them empty, so that an update may have no'
+        ' prompt of a task; set num_mini_batches=1, or mixture.max_prompts=0.'
+    )
   if config.mixture.refill_rounds and (
       config.objective != 'grpo' or config.num_completions == 1
   ):
@@ -207,6 +218,14 @@ def _check_mixture(config: Any) -> None:
         ' whose completions have equal rewards, and these are all: objective='
         f'{config.objective!r}, num_completions={config.num_completions}; set'
         ' it to 0.'
+    )
+  baseline = config.advantage.baseline
+  if config.mixture.refill_rounds and baseline in ('task', 'batch'):
+    raise ValueError(
+        f'mixture.refill_rounds={config.mixture.refill_rounds} replaces prompts'
+        ' whose completions have equal rewards, which teach something with'
+        f' advantage.baseline={baseline!r}; set it to 0, or take baseline='
+        "'group' or 'leave_one_out'."
     )
 
 

@@ -347,6 +347,23 @@ class ObserveTest(parameterized.TestCase):
     told.grams = None
     self.assertIsNone(feed.observe(sampled, told, 2, 'naive').grams)
 
+  def test_nothing_is_rescaled_without_refill(self):
+    # Equal rewards in some groups, and advantages there too, as of a baseline
+    # of all prompts.
+    fed, _ = make()
+    sampled = run(fed, 1)[0]
+    told = measured(sampled, 0)
+    rewards = np.asarray(sampled.batch.rewards_KxBxG, np.float64)
+    self.assertTrue((rewards.max(2) == rewards.min(2))[:2].any(1).all())
+    told.advantages_KxBxG = rewards - 0.3
+    want = [
+        np.abs(rewards[k, sampled.filled_KxB[k]] - 0.3).mean() for k in range(3)
+    ]
+    np.testing.assert_allclose(
+        feed.observe(sampled, told, S, 'rewards').abs_advantages_K, want,
+        rtol=1e-12,
+    )
+
   def test_a_task_without_prompts_is_not_known(self):
     fed, _ = make('fixed', shares=dict(a=1, b=1, c=0))
     sampled = run(fed, 1)[0]
@@ -358,6 +375,11 @@ class ObserveTest(parameterized.TestCase):
       self.assertEqual([v is None for v in values], [False, False, True])
     gram = seen['grams']['unbiased']
     self.assertEqual([v is None for v in gram[2]], [True] * 3)
+    self.assertEqual([v is None for v in gram[0]], [False, False, True])
+    # Nor is its norm 0 where all tasks have the same share of the loss.
+    told.shares_K = np.full(3, 1 / 3)
+    gram = feed.observe(sampled, told, S, 'naive').grams['naive']
+    self.assertEqual(gram[2], [None] * 3)
     self.assertEqual([v is None for v in gram[0]], [False, False, True])
 
 

@@ -13,7 +13,8 @@ from gradlens.report import history, summary
 
 CONFIG = {
     'seed': 7, 'num_steps': 40, 'num_splits': 2, 'prompts_per_task': 8,
-    'num_completions': 4, 'lora': {'rank': 0}, 'rollout': {'temperature': 1.0},
+    'num_completions': 4, 'num_mini_batches': 1, 'lora': {'rank': 0},
+    'rollout': {'temperature': 1.0},
     'mixture': {'kind': 'uniform'},
     'loss': {'aggregate': 'sequence_mean', 'normalize': 'batch',
              'mask_truncated': False},

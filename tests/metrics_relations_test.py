@@ -40,14 +40,38 @@ class RelationsTest(absltest.TestCase):
   def test_a_skipped_task_takes_no_part(self):
     rows = _rows()
     rows['embed'][1] = np.nan
+    for block in rows.values():
+      block[2] = -block[0]
     measured = _measured(rows, skipped_K=np.array([0, 1, 0]))
     scalars = metrics.gradient_scalars(measured, S, NAMES, PROMPTS_K)
     self.assertTrue(np.isfinite(scalars['effective_rank']))
-    # Of three pairs only a-c is left.
-    self.assertLess(scalars['conflict_rate'], 0.4)
+    # Of three pairs only a-c is left, and it is in conflict.
+    self.assertEqual(scalars['conflict_rate'], 1.0)
     # What its rows' products were does not matter, and is not a share.
     self.assertEqual(scalars['share/optimizer/b'], 0.0)
     self.assertAlmostEqual(scalars['share/optimizer/a'], 3 / 9, 6)
+
+  def test_a_task_without_prompts_takes_no_part(self):
+    rows = _rows()
+    for block in rows.values():
+      block[1], block[2] = 0.0, -2 * block[0]
+    scalars = metrics.gradient_scalars(
+        _measured(rows), S, NAMES, PROMPTS_K * [1, 0, 1]
+    )
+    self.assertEqual(scalars['conflict_rate'], 1.0)
+    self.assertAlmostEqual(scalars['imbalance'], 4.0, 5)
+    self.assertAlmostEqual(scalars['effective_rank'], 1.0, 4)
+    # With prompts, and a gradient of 0 nevertheless, it has its part.
+    scalars = metrics.gradient_scalars(_measured(rows), S, NAMES, PROMPTS_K)
+    self.assertAlmostEqual(scalars['conflict_rate'], 1 / 3, 6)
+    self.assertTrue(np.isnan(scalars['imbalance']))
+
+  def test_of_one_task_alone_no_pair_is_left(self):
+    scalars = metrics.gradient_scalars(
+        _measured(_rows()), S, NAMES, PROMPTS_K * [0, 1, 0]
+    )
+    self.assertTrue(np.isnan(scalars['conflict_rate']))
+    self.assertEqual(scalars['imbalance'], 1.0)
 
 
 if __name__ == '__main__':

@@ -200,6 +200,22 @@ class GradientScalarsTest(MetricsTestCase):
     self.assertTrue(np.isnan(scalars['intrinsic_norm_sq/unbiased/b']))
     self.assertTrue(np.isfinite(scalars['intrinsic_norm_sq/unbiased/a']))
 
+  def test_a_task_without_prompts_has_no_intrinsic_gradient(self):
+    rows = _rows()
+    for block in rows.values():
+      block[1] = 0.0
+    # With loss.normalize='task' it has a share all the same.
+    measured = _measured(rows, shares_K=np.full(3, 1 / 3))
+    scalars = metrics.gradient_scalars(
+        measured, S, _NAMES, np.array([S, 0, S])
+    )
+    for kind in ('naive', 'unbiased'):
+      tag = f'intrinsic_norm_sq/{kind}'
+      self.assertTrue(np.isnan(scalars[f'{tag}/b']))
+      self.assertAlmostEqual(
+          scalars[f'{tag}/a'], 9 * scalars[f'norm_sq/{kind}/a'], 6
+      )
+
   def test_where_every_task_is_skipped_none_is_the_loudest(self):
     rows = {name: np.nan * block for name, block in _rows().items()}
     measured = _measured(rows, skipped_K=np.ones(K, int))
@@ -306,6 +322,18 @@ class StepScalarsTest(MetricsTestCase):
         measured, S, _NAMES, _PROMPTS_K
     )
     self.assertContainsSubset(gradient.items(), scalars.items())
+
+  def test_gradients_are_of_the_first_mini_batch(self):
+    # The same Gram matrix, of all 2 S prompts or of the first S: the noise of
+    # one prompt is half as large.
+    filled = np.ones((K, 2 * S), bool)
+    measured = _measured(_rows(), advantages_KxBxG=np.ones((K, 2 * S, 2)))
+    whole = metrics.step_scalars(measured, S, _NAMES, filled)
+    part = metrics.step_scalars(measured, S, _NAMES, filled, 2)
+    for name in _NAMES:
+      tag = f'critical_batch_size/{name}'
+      self.assertAlmostEqual(part.pop(tag), whole.pop(tag) / 2)
+    self.assertEqual(part, whole)
 
   def test_step_with_places_without_a_prompt(self):
     filled = np.array([[True, False], [True, True], [False, False]])

@@ -130,6 +130,12 @@ class SummaryTest(ReportCase):
     shown = tables.bracket(tables.number, *rows[1].critical_batch)
     self.assertIn(f'<td>{mean / 30:.3f}</td><td>{shown}</td>', page)
 
+  def test_critical_batch_size_is_of_the_first_mini_batch(self):
+    whole = self.rows()[0][1].critical_batch
+    self.workdir = self.workdir / 'parts'
+    part = self.rows(num_mini_batches=4)[0][1].critical_batch
+    np.testing.assert_allclose(part, np.array(whole) / 4, rtol=1e-12)
+
   def test_without_signal_there_is_no_critical_batch_size(self):
     numbers = write_run(self.workdir)
     unbiased_T = numbers['norm_sq/unbiased'][:, 0]

@@ -18,6 +18,15 @@ class ValuesTest(parameterized.TestCase):
       ('mini_batches', 'num_mini_batches=3',
        'prompts_per_task=16 is not .* num_mini_batches=3'),
       ('no_mini_batch', 'num_mini_batches=0', 'num_mini_batches=0 must be 1'),
+      ('mini_batches_of_unequal_quotas',
+       'num_mini_batches=2,mixture.max_prompts=32',
+       'num_mini_batches=2 .*max_prompts=32 above prompts_per_task=16.*=1, or'),
+      ('refilled_by_task',
+       'mixture.refill_rounds=2,advantage.baseline=task,advantage.scale=task',
+       "refill_rounds=2 .*baseline='task'; set it to 0, or .*'group' or"),
+      ('refilled_by_batch',
+       'mixture.refill_rounds=1,advantage.baseline=batch,advantage.scale=none',
+       "refill_rounds=1 .*baseline='batch'; set it to 0"),
       ('group_of_a_batch', 'advantage.baseline=batch',
        "scale='std'.*baseline='batch'.*use scale='task'"),
       ('no_others', 'advantage.baseline=leave_one_out,num_completions=1',
@@ -51,7 +60,11 @@ class ValuesTest(parameterized.TestCase):
       'loss.kl_coef=0.1,loss.kl_estimator=k1,loss.kl_weighted=True',
       'loss.surrogate=gspo_token,loss.aggregate=token_mean',
       'loss.dual_clip=3,loss.importance_cap=2', 'num_mini_batches=4',
-      'loss.mask_truncated=True',
+      'mixture.refill_rounds=2,advantage.scale=batch',
+      'mixture.refill_rounds=2,advantage.baseline=leave_one_out,'
+      'advantage.scale=none',
+      'loss.mask_truncated=True', 'num_mini_batches=2,mixture.max_prompts=16',
+      'num_micro_batches=2,mixture.max_prompts=32',
   )
   def test_allows(self, arg):
     config = default.get_config()

@@ -3,6 +3,7 @@
 from gradlens.losses.aggregate import (
     AGGREGATES,
     NORMALIZES,
+    couples_splits,
     denominators,
     row_count,
     row_sum,
@@ -28,7 +29,8 @@ from gradlens.losses.surrogates import (
 __all__ = [
     'AGGREGATES', 'ESTIMATORS', 'MakeSurrogate', 'NORMALIZES', 'SURROGATES',
     'Surrogate',
-    'clipped', 'denominators', 'dual_clipped', 'importance_weights',
+    'clipped', 'couples_splits', 'denominators', 'dual_clipped',
+    'importance_weights',
     'kl_divergence', 'log_ratio', 'row_count', 'row_sum', 'sequence_clipped',
     'sequence_token_clipped', 'task_shares', 'weight_clipped',
 ]

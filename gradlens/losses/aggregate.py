@@ -37,6 +37,19 @@ AGGREGATES = tuple(_SUMS)
 NORMALIZES = ('batch', 'task')
 
 
+def couples_splits(*, aggregate: str, mask_truncated: bool) -> bool:
+  """Whether a split's loss is divided by what was sampled in others.
+
+  Splits are then not independent, and no estimate from them is unbiased.
+
+  Args:
+    aggregate: as in `row_sum`; 'token_mean' divides by the tokens of the batch.
+    mask_truncated: whether truncated completions are left out; then the number
+      of those that are left follows from what was sampled.
+  """
+  return aggregate == 'token_mean' or mask_truncated
+
+
 def row_sum(
     values_BxGxC: jax.Array, mask_BxGxC: jax.Array, *, aggregate: str
 ) -> jax.Array:

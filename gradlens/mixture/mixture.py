@@ -54,9 +54,16 @@ class Mixture:
     kwargs: its own arguments.
     active: of some tasks, the first step they are drawn at, and the first they
       are no more, or -1; steps are counted from 0.
+    num_steps: that are drawn; None is without end. Nothing is asked of quotas
+      after them.
+
+  Attributes:
+    kind: what says how large the tasks' shares are.
+    max_prompts: of a task in a step.
+    absent: names of the tasks that have no prompts at some step.
 
   Raises:
-    ValueError: quotas that cannot be met, now or at any step, or by a task's
+    ValueError: quotas that cannot be met, at any of the steps, or by a task's
       records; or what makes no sense.
 
   >>> records = [tasks_lib.Record(p, '', {}) for p in 'abcd']
@@ -75,6 +82,7 @@ class Mixture:
       *, num_splits: int = 1, max_prompts: int | None = None,
       kind: str = 'uniform', kwargs: Mapping[str, Any] | None = None,
       active: Mapping[str, tuple[int, int]] | None = None,
+      num_steps: int | None = None,
   ) -> None:
     kwargs = {} if kwargs is None else dict(kwargs)
     active = {} if active is None else dict(active)
@@ -92,7 +100,7 @@ class Mixture:
           ' only; set it to twice that, say.'
       )
     self._from_K, self._to_K = _periods(active, self._names)
-    self._check_quotas()
+    self.absent = self._check_quotas(_NEVER if num_steps is None else num_steps)
     self._orders = [
         grain.MapDataset.range(size).seed(_seed(seed, name)).shuffle().repeat()
         for name, size in zip(self._names, self._sizes, strict=True)
@@ -119,11 +127,12 @@ class Mixture:
             f' records of task {name!r}'
         )
 
-  def _check_quotas(self) -> None:
-    """At every step where tasks join or leave."""
+  def _check_quotas(self, end: int) -> list[str]:
+    """At every step where tasks join or leave; the tasks that are absent."""
+    absent_K = np.zeros(len(self._tasks), bool)
     shares_K = self.kind.shares(self.kind.init())
-    changes = {0, *self._from_K.tolist(), *self._to_K.tolist()} - {_NEVER}
-    for step in sorted(changes):
+    changes = {0, *self._from_K.tolist(), *self._to_K.tolist()}
+    for step in sorted(step for step in changes if step < end):
       try:
         quotas_K = self._quotas(shares_K, step)
         # Learned shares are held between their bounds; given ones are met.
@@ -142,6 +151,8 @@ class Mixture:
             f' prompts, and mixture.max_prompts leaves room for'
             f' {self.max_prompts}; raise it (0 is prompts_per_task).'
         )
+      absent_K |= quotas_K == 0
+    return [self._names[k] for k in np.flatnonzero(absent_K)]
 
   def _quotas(
       self, shares_K: np.ndarray, step: int, most: int | None = None

@@ -169,10 +169,10 @@ def _noise(run: history.Run, rows: Sequence[summary.Row]) -> str:
   return markup.section('Noise', (
       'Signal-to-noise: the squared norm without noise over what noise adds to '
       'the naive one, both averaged over the run. Critical batch size: the '
-      'prompts of a task in a step that would make it 1, a step having '
-      f'{run.setting("prompts_per_task")} on average; well above it, more '
-      'prompts help little. It is not known where the squared norm may be '
-      'zero.'),
+      'prompts of a task in an update that would make it 1, an update having '
+      f'{run.setting("prompts_per_task") // run.setting("num_mini_batches")} '
+      'on average; well above it, more prompts help little. It is not known '
+      'where the squared norm may be zero.'),
       f'<div class="scroll">{markup.table(head, lines)}</div>')
 
 
@@ -182,7 +182,7 @@ def _counters(run: history.Run) -> str:
       'verifier errors': ('verifier_errors', 'sum'),
       'verifier time-outs': ('verifier_timeouts', 'sum'),
       'skipped gradients': ('skipped', 'sum'),
-      'groups without advantage': ('zero_advantage', 'percent'),
+      'groups of equal rewards': ('zero_advantage', 'percent'),
       'prompts': ('prompts', 'sum'), 'further prompts': ('refilled', 'sum'),
       'sampler gap (nats)': ('sampler_gap', 'mean'),
       'tokens': ('tokens', 'sum')}
@@ -192,7 +192,7 @@ def _counters(run: history.Run) -> str:
           for prefix, kind in columns.values())]
       for k, task in enumerate(run.tasks)]
   return markup.section('Counters', (
-      'Totals over the run; groups without advantage (all completions of a '
+      'Totals over the run; groups of equal rewards (all completions of a '
       'prompt rewarded alike) and the gap between the sampler\'s and the '
       'trainer\'s log-probs are means over steps.'),
       f'<div class="scroll">{markup.table(["task", *columns], lines)}</div>')

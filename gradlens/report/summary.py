@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gradlens import intervals
+from gradlens import intervals, losses
 from gradlens.report import history
 
 # Steps of a run resemble their neighbors, so an observation of the jackknife
 # is a block of steps; ten are enough for an interval, and long for short runs.
 NUM_BLOCKS = 10
 _MAX_LOG = 700.0  # exp of more overflows
-_EXACT = ('sequence_mean', 'fixed_length')
 
 
 class Estimate(NamedTuple):
@@ -84,8 +83,10 @@ def summarize(run: history.Run) -> list[Row]:
   norms_TxK = run.per_task('norm_sq/unbiased')
   contributions = [_over_steps(float, norms_T) for norms_T in norms_TxK.T]
   ratios = _ratios(norms_TxK)
+  # What is measured is the first mini-batch of a step.
+  prompts_TxK = run.per_task('prompts') / run.setting('num_mini_batches')
   noise = [_noise(*series) for series in zip(
-      run.per_task('norm_sq/naive').T, norms_TxK.T, run.per_task('prompts').T,
+      run.per_task('norm_sq/naive').T, norms_TxK.T, prompts_TxK.T,
       strict=True)]
   naive, intrinsic, before, after = (
       [mean(values_T) for values_T in run.per_task(prefix).T]
@@ -103,12 +104,12 @@ def summarize(run: history.Run) -> list[Row]:
 
 def estimator(run: history.Run) -> str:
   """'unbiased' if a task's splits are independent, else 'cross-split'."""
-  independent = (
-      run.setting('loss.aggregate') in _EXACT
-      and not run.setting('loss.mask_truncated')
+  coupled = losses.couples_splits(
+      aggregate=run.setting('loss.aggregate'),
+      mask_truncated=run.setting('loss.mask_truncated'),
   )
-  enough = run.setting('num_splits') >= 2
-  return 'unbiased' if independent and enough else 'cross-split'
+  one = run.setting('num_splits') == 1
+  return 'cross-split' if coupled or one else 'unbiased'
 
 
 def mean(values: np.ndarray) -> float:
