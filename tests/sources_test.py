@@ -228,13 +228,13 @@ class SplitTest(FilesCase):
 
   def test_file_that_changed_is_no_resuming(self):
     source = f'jsonl:{self.write(sums(range(100)))}'
-    state = mixture.Mixture([self.load(source)], 4, seed=0).state(3)
+    state = mixture.Mixture([self.load(source)], 4, seed=0).init()
     same = mixture.Mixture([self.load(source)], 4, seed=0)
-    self.assertEqual(same.step(state), 3)
+    self.assertEqual(same.restore(state), state)
     self.write(sums([*range(99), 500]))
     changed = mixture.Mixture([self.load(source)], 4, seed=0)
     with self.assertRaisesRegex(ValueError, 'the checkpoint was written with'):
-      changed.step(state)
+      changed.restore(state)
 
 
 class RefusedTest(FilesCase):
