@@ -163,7 +163,10 @@ def _communicate(
 
 def _command(limits: Limits, calls: int) -> list[str]:
   python = os.path.realpath(sys.executable)
-  script = [python, '-s', '-P', '-c', _SCRIPT.read_text(encoding='utf-8')]
+  # Not -I, with which the seed of hashes would not be read.
+  script = [
+      python, '-s', '-S', '-P', '-c', _SCRIPT.read_text(encoding='utf-8')
+  ]
   if not limits.sandbox:
     return script
   inner = [
