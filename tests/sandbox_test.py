@@ -503,7 +503,11 @@ class ConfineTest(parameterized.TestCase):
         train.train(tiny_config.get_config(), f'{folder}/run')
       self.assertFalse(os.path.exists(f'{folder}/run'))
 
-  @parameterized.parameters(('num_workers', -1), ('memory_mb', 63))
+  @parameterized.parameters(
+      ('num_workers', -1), ('memory_mb', 63), ('cpu_seconds', 0.0),
+      ('cpu_seconds', -1.0), ('wall_seconds', 0.0), ('wall_seconds', -10.0),
+      ('wall_seconds', float('nan')), ('wall_seconds', float('inf')),
+  )
   def test_values_of_a_config(self, key, value):
     config = default.get_config()
     config.verifier[key] = value
