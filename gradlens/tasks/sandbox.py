@@ -39,7 +39,7 @@ class Limits:
     cpu_seconds: CPU time of all tests of a program together.
     wall_seconds: elapsed time of the same.
     memory_bytes: address space of each process.
-    processes: how many there may be at once, three of them the sandbox's own.
+    processes: how many there may be at once, two of them the sandbox's own.
     file_bytes: of one file.
     tmp_bytes: of all files together.
     sandbox: False runs programs without one, as this user.
