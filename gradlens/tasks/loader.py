@@ -58,7 +58,8 @@ def load(
 
   Returns:
     The task, with records of different prompts (blanks and case aside), in the
-    order in which they were read.
+    order in which they were read; held-out data of a source's own in the order
+    of the digests of their prompts.
 
   Raises:
     ValueError: the source, one of its parameters or records, the pattern, the
