@@ -56,7 +56,8 @@ def get_config() -> ml_collections.ConfigDict:
   # name -> dict(source, pattern, template), with a verifier if it is not to be
   # the source's own; see docs/tasks.md.
   c.tasks = ml_collections.ConfigDict()
-  # Exact for tasks that are drawn from reasoning-gym, at most for others.
+  # At most; exact for tasks that are drawn from reasoning-gym, unless prompts
+  # are dropped (`drop_long`) or held out by another task.
   c.data = ml_collections.ConfigDict(dict(num_train=1024, num_heldout=256))
   # How many prompts each task has in a step, `prompts_per_task` on average: see
   # docs/mixture.md. Kinds are 'uniform', 'fixed', 'proportional',

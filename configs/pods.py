@@ -96,6 +96,8 @@ def _published(
   c.num_completions = 8
   c.rollout.update(max_prompt_tokens=1024, max_new_tokens=3072)
   c.data.update(num_train=100_000, num_heldout=256)
+  # Of all tests of a program together, and some problems have a hundred.
+  c.verifier.update(cpu_seconds=10.0, wall_seconds=60.0)
   c.optimizer.learning_rate = 1e-6
   c.evaluate.update(every=50, num_completions=1, batch_size=16)
   c.checkpoint.every = 50

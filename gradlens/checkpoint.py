@@ -22,7 +22,10 @@ CONFIG, VERSIONS, MODEL, STATES = (
 )
 LORA = 'lora.json'  # in MODEL
 PACKAGES = ('gradlens', 'jax', 'jaxlib', 'flax', 'optax', 'numpy',
-            'orbax-checkpoint', 'transformers', 'reasoning-gym')
+            'orbax-checkpoint', 'transformers', 'reasoning-gym',
+            # Of the records of tasks, and of answers that are found equal.
+            'tensorflow-datasets', 'math-verify', 'latex2sympy2_extended',
+            'sympy')
 # What may change between a run and its continuation: none of it is trained.
 _FREE = (
     'log_seconds', 'checkpoint.every', 'checkpoint.keep', 'evaluate.every',

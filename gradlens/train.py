@@ -206,6 +206,7 @@ def train(
     heldout = {}  # scores of evaluations, by step
 
     def evaluate_at(step: int) -> None:
+      late.begin(f'evaluation {step}')
       result = evaluation.evaluate(
           collect_heldout, state.policy, run.tasks, evaluation_key,
           batch_size=config.evaluate.batch_size,
@@ -229,6 +230,7 @@ def train(
       start = time.monotonic()
       every = config.instrument_every
       train_step = steps[every > 0 and step % every == 0]
+      late.begin(f'step {step}')
       sampled = feed.sample(
           state.policy, jax.random.fold_in(state.key, step)
       )

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 import contextlib
 import functools
+import math
 from typing import Any
 
 from gradlens import advantages, losses, models
@@ -24,6 +25,7 @@ _AT_LEAST = {
     'profile.start': 0, 'profile.steps': 0, 'mixture.max_prompts': 0,
     'mixture.refill_rounds': 0,
 }
+_ABOVE_0 = ('verifier.cpu_seconds', 'verifier.wall_seconds')
 _CHOICES = {
     'loss.aggregate': losses.AGGREGATES,
     'loss.normalize': losses.NORMALIZES,
@@ -45,11 +47,15 @@ def check_values(config: Any) -> None:
   """
   values = {
       key: functools.reduce(getattr, key.split('.'), config)
-      for key in (*_AT_LEAST, *_CHOICES)
+      for key in (*_AT_LEAST, *_ABOVE_0, *_CHOICES)
   }
   for key, least in _AT_LEAST.items():
     if values[key] < least:
       raise ValueError(f'config.{key}={values[key]} must be {least} or more.')
+  for key in _ABOVE_0:
+    # 0 would disarm a timer; NaN is in no interval.
+    if not 0 < values[key] < math.inf:
+      raise ValueError(f'config.{key}={values[key]} must be a number above 0.')
   for key, names in _CHOICES.items():
     choose(key, values[key], dict.fromkeys(names))
   if config.rollout.temperature <= 0:

@@ -96,10 +96,10 @@ def misbehave(completion, record):
     with open(completion.removeprefix('pid:'), 'w') as file:
       file.write(str(os.getpid()))
     return 1.0
-  if completion.startswith('note_and_sleep:'):
-    with open(completion.removeprefix('note_and_sleep:'), 'a') as file:
-      file.write('x')
-    time.sleep(1000)
+  if completion.startswith('sleep_if:'):
+    if os.path.exists(completion.removeprefix('sleep_if:')):
+      time.sleep(1000)
+    return 1.0
   return float(completion)
 
 

@@ -1,7 +1,9 @@
 """A run's folder: made, known again, and never taken from anyone."""
 
+import importlib.metadata
 import json
 import pathlib
+import re
 
 from absl.testing import absltest, parameterized
 from folders import snapshot
@@ -14,6 +16,22 @@ CONFIG = dict(
     correction=dict(name='total', kwargs={}), checkpoint=dict(every=5, keep=2),
     evaluate=dict(every=7),
 )
+
+
+def canonical(name):
+  return re.sub('[-_.]+', '-', name).lower()
+
+
+def requirements(package, extra=None):
+  """Names of what a package needs, everywhere or for an extra of its own."""
+  found = set()
+  for line in importlib.metadata.requires(package) or []:
+    name, _, condition = line.partition(';')
+    wanted = extra is not None and re.search(
+        rf'extra == ["\']{extra}["\']', condition)
+    if not condition or wanted:
+      found.add(canonical(re.match(r'[\w.-]+', name)[0]))
+  return found
 
 
 class ClaimTest(parameterized.TestCase):
@@ -109,6 +127,20 @@ class ClaimTest(parameterized.TestCase):
     )
     versions = json.loads((self.workdir / 'versions.json').read_text())
     self.assertEqual(versions['jax'], jax.__version__)
+
+  def test_versions_are_of_packages_that_train_always_brings(self):
+    # All that is asked for by what is asked for by the extra.
+    brought, left = {'gradlens'}, requirements('gradlens', extra='train')
+    while left:
+      name = left.pop()
+      if name not in brought:
+        brought.add(name)
+        left |= requirements(name)
+    self.assertContainsSubset(map(canonical, checkpoint.PACKAGES), brought)
+    self.assertContainsSubset(
+        ['math-verify', 'latex2sympy2_extended', 'sympy',
+         'tensorflow-datasets', 'reasoning-gym'], checkpoint.versions()
+    )
 
   def test_no_run(self):
     with self.assertRaisesRegex(ValueError, f'{self.root} holds no run'):

@@ -110,6 +110,33 @@ class EscapeTest(SandboxTestCase):
     self.assertIn('PYTHONHASHSEED', said[1])
     self.assertNotIn('SECRET', json.dumps(said))
 
+  def test_imports_the_standard_library_and_nothing_else(self):
+    # What is installed for the Python that runs programs: pip, say.
+    python = os.path.realpath(sys.executable)
+    installed = json.loads(subprocess.run(
+        [python, '-c', 'import json, pkgutil, site; print(json.dumps([m.name'
+         ' for m in pkgutil.iter_modules(site.getsitepackages())]))'],
+        check=True, stdout=subprocess.PIPE).stdout)
+    standard = ['collections', 'ctypes', 'decimal', 'heapq', 'json', 'math']
+    said = self._said("""
+        import importlib
+        names = json.loads(input())
+        print(json.dumps([
+            [tried(importlib.import_module, name) for name in names],
+            [path for path in sys.path if 'packages' in path]]))
+    """, json.dumps(installed + standard))
+    answers, folders = said
+    for name, answer in zip(installed, answers, strict=False):
+      self.assertEqual(answer, 'ModuleNotFoundError', name)
+    for answer in answers[len(installed):]:
+      self.assertIn('done: <module', answer)
+    self.assertEmpty(folders)
+
+  @parameterized.parameters('exit()', 'quit(0)', 'sys.exit(0)')
+  def test_program_may_exit(self, body):
+    (output,) = run(f"print('before')\n{body}\nprint('after')")
+    self.assertEqual(output, ('before\n', ''))
+
   def test_reaches_no_network(self):
     # An abstract address is in no file system, and belongs to a network.
     name = f'\0gradlens-{os.getpid()}'
@@ -476,7 +503,11 @@ class ConfineTest(parameterized.TestCase):
         train.train(tiny_config.get_config(), f'{folder}/run')
       self.assertFalse(os.path.exists(f'{folder}/run'))
 
-  @parameterized.parameters(('num_workers', -1), ('memory_mb', 63))
+  @parameterized.parameters(
+      ('num_workers', -1), ('memory_mb', 63), ('cpu_seconds', 0.0),
+      ('cpu_seconds', -1.0), ('wall_seconds', 0.0), ('wall_seconds', -10.0),
+      ('wall_seconds', float('nan')), ('wall_seconds', float('inf')),
+  )
   def test_values_of_a_config(self, key, value):
     config = default.get_config()
     config.verifier[key] = value

@@ -4,8 +4,6 @@ import json
 import math
 import pathlib
 import re
-import sys
-import types
 from unittest import mock
 
 from absl.testing import absltest, parameterized
@@ -17,19 +15,8 @@ import pyarrow.parquet as pq
 import tiny_config
 
 from gradlens import build, mixture, tasks
-from gradlens.tasks import builders
+from gradlens.tasks import builders, verifiers
 from gradlens.tasks.sources import entries, open_source
-
-
-def exact(completion, record):
-  """Stands in for verifiers that are named by a spec."""
-  return float(completion == record.answer)
-
-
-def parse(spec):
-  if spec == 'nonsense':
-    raise ValueError("there is no verifier 'nonsense'")
-  return exact
 
 
 def normal(prompt):
@@ -45,12 +32,9 @@ class FilesCase(parameterized.TestCase):
   def setUp(self):
     super().setUp()
     self.folder = pathlib.Path(self.create_tempdir().full_path)
-    # Whatever a spec names; what is named is told by `mock.call`.
-    self.parse = mock.Mock(side_effect=parse)
-    name = 'gradlens.tasks.verifiers'
-    module = types.ModuleType(name)
-    module.parse = self.parse
-    self.enterContext(mock.patch.dict(sys.modules, {name: module}))
+    # What is named is told by `mock.call`.
+    self.parse = self.enterContext(
+        mock.patch.object(verifiers, 'parse', side_effect=verifiers.parse))
 
   def write(self, records, name='a.jsonl'):
     path = self.folder / name
@@ -124,7 +108,7 @@ class ReadTest(FilesCase):
       ('numbers=n&target=g', 'countdown'), ('numbers=n', 'exact'),
   )
   def test_verifier_of_its_own(self, query, expected):
-    record = dict(answer='1', t=['assert True'], c=['a', 'b'], n=[1], g=1)
+    record = dict(answer='A', t=['assert True'], c=['a', 'b'], n=[1], g=1)
     path = self.write([dict(record, prompt=str(n)) for n in range(20)])
     self.load(f'jsonl:{path}?{query}')
     self.assertEqual(self.parse.mock_calls, [mock.call(expected)])
@@ -134,7 +118,7 @@ class ReadTest(FilesCase):
     task = self.load(f'jsonl:{path}', verifier='numeric?tolerance=0.1')
     self.assertEqual(
         self.parse.mock_calls, [mock.call('numeric?tolerance=0.1')])
-    self.assertIs(task.verify, exact)
+    self.assertEqual(task.verify, verifiers.KINDS['numeric'](tolerance=0.1))
     with self.assertRaisesRegex(
         ValueError, "^task 'sums': there is no verifier 'nonsense'"):
       self.load(f'jsonl:{path}', verifier='nonsense')
@@ -143,7 +127,7 @@ class ReadTest(FilesCase):
     task = tasks.load(
         'reverse', 'rg:spell_backward', pattern=r': (\w+)$', template='{0}',
         num_train=768, num_heldout=256, seed=0, verifier='exact')
-    self.assertIs(task.verify, exact)
+    self.assertEqual(task.verify, verifiers.parse('exact'))
 
 
 class SplitTest(FilesCase):
@@ -244,13 +228,13 @@ class SplitTest(FilesCase):
 
   def test_file_that_changed_is_no_resuming(self):
     source = f'jsonl:{self.write(sums(range(100)))}'
-    state = mixture.Mixture([self.load(source)], 4, seed=0).state(3)
+    state = mixture.Mixture([self.load(source)], 4, seed=0).init()
     same = mixture.Mixture([self.load(source)], 4, seed=0)
-    self.assertEqual(same.step(state), 3)
+    self.assertEqual(same.restore(state), state)
     self.write(sums([*range(99), 500]))
     changed = mixture.Mixture([self.load(source)], 4, seed=0)
     with self.assertRaisesRegex(ValueError, 'the checkpoint was written with'):
-      changed.step(state)
+      changed.restore(state)
 
 
 class RefusedTest(FilesCase):
@@ -338,6 +322,46 @@ class RefusedTest(FilesCase):
   def test_argument(self, changes, message):
     with self.assertRaisesRegex(ValueError, re.escape(message)):
       self.load(f'jsonl:{self.path}', **changes)
+
+  @parameterized.parameters(
+      # Without the fields, every completion would raise a KeyError.
+      ('', 'code', "its entry has no 'tests'"),
+      ('', 'countdown', "its entry has no 'numbers'"),
+      ('&numbers=nums', 'countdown', "its entry has no 'target'"),
+      ('', 'choice', "its entry has no 'choices'"),
+      ('&choices=c', '', "'3' is none of the letters of the 2 choices"),
+      ('&tests=t', '', "'assert \\(' is no Python"),
+      ('&tests=u', '', "'x = 1' asserts nothing"),
+      # Nothing equals no answer.
+      ('&answer=', 'math', 'it has no answer'),
+      ('&answer=', 'numeric', 'it has no answer'),
+      ('&answer=', 'exact', 'it has no answer'),
+      ('&answer=', '', 'it has no answer'),
+      ('&answer=', '0.9*math+0.1*format?pattern=.*', 'it has no answer'),
+      ('', '0.5*exact+0.5*code', "its entry has no 'tests'"),
+  )
+  def test_verifier_that_finds_nothing_right(self, query, verifier, message):
+    records = sums(range(20))
+    # The last one only, for which all others have to be read.
+    for n, record in enumerate(records):
+      last = n == 19
+      record.update(
+          answer='3' if last else 'A', nums=[1], c=['a', 'b'],
+          t=['assert (' if last else 'assert 1'],
+          u=['x = 1' if last else 'assert 1'])
+    path = self.write(records)
+    shown = 19 if query in ('&choices=c', '&tests=t', '&tests=u') else r'\d+'
+    with self.assertRaisesRegex(
+        ValueError, f"^task 'sums': the verifier .*'{shown} \\+ 1'.*{message}"
+    ) as caught:
+      self.load(f'jsonl:{path}?{query}', verifier=verifier)
+    self.assertNotIn('\n', str(caught.exception))
+
+  def test_verifiers_that_need_nothing_of_an_entry(self):
+    path = self.write(sums(range(20)))
+    for source in (f'jsonl:{path}?answer=', f'jsonl:{path}'):
+      task = self.load(source, verifier='format?pattern=.*')
+      self.assertLen(task.train + task.heldout, 20)
 
   def test_fields_that_nobody_knows_stay(self):
     entry = dict(level=None, tags=['a'], deep=dict(a=1))

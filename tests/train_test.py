@@ -3,8 +3,10 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import tempfile
+from unittest import mock
 
 from absl.testing import absltest
 from folders import snapshot
@@ -15,7 +17,7 @@ import pytest
 import tiny_config
 
 import gradlens as gl
-from gradlens import build, checkpoint, train
+from gradlens import build, checkpoint, tasks, train
 from gradlens.report import history
 
 
@@ -191,6 +193,30 @@ class TrainTest(absltest.TestCase):
     # Three updates on a batch go further down than one.
     after = [run.per_task('loss')[3].sum() for run in (run, once)]
     self.assertLess(after[0], after[1] - 1e-3)
+
+  def test_what_is_done_again_has_the_same_places_and_nothing_else_has(self):
+    places, whole = [], tasks.Late.places
+
+    def noted(late, items):
+      places.append(whole(late, items))
+      return places[-1]
+
+    # The policy stays as it is, and so do the completions of evaluations.
+    config = tiny_config.get_config(
+        'optimizer.learning_rate=0,evaluate.temperature=0,num_steps=2,'
+        'evaluate.every=1,checkpoint.every=1'
+    )
+    with mock.patch.object(tasks.Late, 'places', noted):
+      train.train(config, self.new)
+      first = places.copy()
+      places.clear()
+      shutil.rmtree(self.new / 'checkpoints' / '2')
+      train.train(config, self.new)
+    # Evaluations at 0, 1 and 2, and two steps; the second one once more.
+    self.assertLen(first, 5)
+    self.assertEqual(places, first[-2:])
+    everywhere = [place for batch in first for place in batch]
+    self.assertLen(set(everywhere), len(everywhere))
 
   def test_asked_to_end_while_it_evaluates_it_saves(self):
     config = tiny_config.get_config('checkpoint.every=100')

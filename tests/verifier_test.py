@@ -155,33 +155,55 @@ class VerifierTest(parameterized.TestCase):
     self.assertIn('the other side took 3 s', logs.output[0])
 
   @pytest.mark.slow
-  def test_what_was_late_is_late_for_good(self):
-    # As often as it is scored, it writes into a file, and then waits.
-    def late_items(path):
-      return [('bad', text, tasks.Record('prompt', '', {})) for text in (
-          '1', f'note_and_sleep:{path}', 'loop', '1')]
-
+  def test_what_was_late_is_late_again_there_and_nowhere_else(self):
+    # While the file is there it waits, as on a busy machine; else it is right.
     path = self._file()
+    batch = [('bad', text, tasks.Record('prompt', '', {})) for text in (
+        '1', f'sleep_if:{path}', 'loop', f'sleep_if:{path}')]
+    idle = [OK[:2], OK[:2], TIMEOUT[:2], OK[:2]]
+    busy = [OK[:2], TIMEOUT[:2], TIMEOUT[:2], TIMEOUT[:2]]
+
+    def scored(verifier):
+      return [result[:2] for result in verifier.score(batch)]
+
     with tempfile.TemporaryDirectory() as folder:
-      results = []
-      for host in (0, 0, 1):
+      late = tasks.Late(f'{folder}/late', 0)
+      # Long enough for a worker to import what the records are of.
+      with guard(wall_seconds=10.0, late=late) as verifier:
+        late.begin('step 3')
+        self.assertEqual(scored(verifier), idle)
+        pathlib.Path(path).touch()
+        self.assertEqual(scored(verifier), busy)
+        pathlib.Path(path).unlink()
+        for part in ('step 8', 'evaluation 3'):
+          late.begin(part)
+          self.assertEqual(scored(verifier), idle)
+      # It is resumed, on a machine that is idle.
+      for host, second in ((0, busy), (1, idle)):
         late = tasks.Late(f'{folder}/late', host)
-        # Long enough for a worker to import what the records are of.
-        with guard(wall_seconds=10.0, late=late) as verifier:
-          results.append(verifier.score(late_items(path)))
-          results.append(verifier.score(late_items(path)))
-      other = tasks.Late(f'{folder}/late', 0)
-    self.assertEqual(pathlib.Path(path).read_text(), 'x')
-    for result in results:
+        with guard(wall_seconds=300.0, late=late) as verifier:
+          for part, results in (
+              ('step 2', [idle, idle]), ('step 3', [idle, second, idle]),
+              ('evaluation 3', [idle, idle])):
+            late.begin(part)
+            for expected in results:
+              self.assertEqual(scored(verifier), expected)
+
+  def test_where_time_ran_out(self):
+    item = ('bad', '1', tasks.Record('prompt', '', {}))
+    others = [('worse', *item[1:]), ('bad', '2', item[2]),
+              ('bad', '1', tasks.Record('another', '', {}))]
+    with tempfile.TemporaryDirectory() as folder:
+      late = tasks.Late(f'{folder}/late', 0)
+      late.begin('step 3')
+      late.add(late.places([item, item])[:1])
+      again = tasks.Late(f'{folder}/late', 0)
+      again.begin('step 3')
       self.assertEqual(
-          [r[:2] for r in result], [OK[:2], TIMEOUT[:2], TIMEOUT[:2], OK[:2]])
-    # CPU time is a property of the item, and nothing to remember.
-    self.assertEqual([i in other for i in late_items(path)],
-                     [False, True, False, False])
-    # Of another prompt, or another task, it is another item.
-    name, completion, _ = late_items(path)[1]
-    record = tasks.Record('another', '', {})
-    self.assertNotIn((name, completion, record), other)
+          [p in again for p in again.places([item, item])], [True, False])
+      for other in others:
+        again.begin('step 3')
+        self.assertNotIn(again.places([other])[0], again)
 
   def test_worker_that_cannot_start(self):
     with mock.patch.object(sys, 'executable', '/bin/false'):

@@ -58,13 +58,15 @@ def load(
 
   Returns:
     The task, with records of different prompts (blanks and case aside), in the
-    order in which they were read.
+    order in which they were read; held-out data of a source's own in the order
+    of the digests of their prompts.
 
   Raises:
     ValueError: the source, one of its parameters or records, the pattern, the
-      template or the verifier is wrong; or a side of the split is empty; or
-      there are fewer prompts than a source that is drawn from is to give, or
-      fewer are asked of it than `MIN_PROMPTS`, `MIN_HELDOUT` of them held out.
+      template or the verifier is wrong; or a record lacks what the verifier
+      reads; or a side of the split is empty; or there are fewer prompts than a
+      source that is drawn from is to give, or fewer are asked of it than
+      `MIN_PROMPTS`, `MIN_HELDOUT` of them held out.
 
   >>> task = load(
   ...     'reverse', 'rg:spell_backward?min_word_len=3&max_word_len=5',
@@ -80,8 +82,11 @@ def load(
         source, seed=seed, num_draws=_DRAWS_PER_PROMPT * max(sum(asked), 1)
     )
     cut = cutter(pattern, template)
-    verify = _verify(verifier if verifier else opened.verify)
+    named = verifier if verifier else opened.verify
+    verify = _verify(named)
     train, heldout = _read(name, source, opened, cut, asked, seed)
+    if isinstance(named, str):
+      _check(verify, named, train + heldout)
   except ValueError as error:
     raise ValueError(f'task {name!r}: {error}') from error
   return Task(name, train, heldout, verify)
@@ -94,6 +99,21 @@ def _verify(verifier: str | Callable[..., Any]) -> Callable[..., Any]:
   from gradlens.tasks.verifiers import parse
 
   return parse(verifier)
+
+
+def _check(verify: Any, named: str, records: list[Record]) -> None:
+  """Has a verifier that a string names look at every record.
+
+  One that scores nothing, or fails on all of it, would go unnoticed in a run.
+  """
+  for record in records:
+    try:
+      verify.check(record)
+    except ValueError as error:
+      raise ValueError(
+          f'the verifier {named!r} cannot find a completion of the record'
+          f' {record.prompt!r:.80} right: {error}'
+      ) from error
 
 
 def _read(

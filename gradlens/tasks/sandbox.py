@@ -39,7 +39,7 @@ class Limits:
     cpu_seconds: CPU time of all tests of a program together.
     wall_seconds: elapsed time of the same.
     memory_bytes: address space of each process.
-    processes: how many there may be at once, three of them the sandbox's own.
+    processes: how many there may be at once, two of them the sandbox's own.
     file_bytes: of one file.
     tmp_bytes: of all files together.
     sandbox: False runs programs without one, as this user.
@@ -163,7 +163,10 @@ def _communicate(
 
 def _command(limits: Limits, calls: int) -> list[str]:
   python = os.path.realpath(sys.executable)
-  script = [python, '-s', '-P', '-c', _SCRIPT.read_text(encoding='utf-8')]
+  # Not -I, with which the seed of hashes would not be read.
+  script = [
+      python, '-s', '-S', '-P', '-c', _SCRIPT.read_text(encoding='utf-8')
+  ]
   if not limits.sandbox:
     return script
   inner = [

@@ -35,7 +35,7 @@ class Result(NamedTuple):
   reason: str = ''
 
 
-# Of an item that ran out of elapsed time when it was first scored.
+# Of an item that ran out of elapsed time when its batch was first scored.
 _KNOWN = Result(0.0, 'timeout', 'it took too long before')
 
 
@@ -55,7 +55,8 @@ class Verifier:
       Whether it runs out depends on the load of the machine as well, so that
       a run in which it does, which is logged, may not repeat bit for bit.
     num_workers: how many items are scored at a time. No result depends on it.
-    late: what ran out of elapsed time before, and is not tried again.
+    late: what ran out of elapsed time when the same part of the run was done
+      before, and is not tried again; all of `score` are its batches.
 
   Raises:
     ValueError: tasks that share a name.
@@ -110,12 +111,9 @@ class Verifier:
       )
     if not self._lanes:
       raise RuntimeError("enter the verifier first: 'with verifier: ...'")
-    numbered = list(enumerate(items))
-    known = [] if self._late is None else [
-        i for i, item in numbered if item in self._late
-    ]
-    results = dict.fromkeys(known, _KNOWN)
-    numbered = [pair for pair in numbered if pair[0] not in results]
+    places = [] if self._late is None else self._late.places(items)
+    results = {i: _KNOWN for i, p in enumerate(places) if p in self._late}
+    numbered = [pair for pair in enumerate(items) if pair[0] not in results]
     todo = deque(
         numbered[i:i + _SHARE] for i in range(0, len(numbered), _SHARE)
     )
@@ -131,7 +129,7 @@ class Verifier:
         lane.worker.stop(seconds=0)
       raise
     if self._late is not None:
-      self._late.add([item for lane in self._lanes for item in lane.waited])
+      self._late.add([places[i] for lane in self._lanes for i in lane.waited])
     return [results[i] for i in range(len(items))]
 
   def _advance(self, todo: deque[Share], results: dict[int, Result]) -> None:
@@ -160,7 +158,7 @@ class _Lane:
   ) -> None:
     self._setup = pickled, cpu_seconds, wall_seconds
     self._cpu_seconds, self._wall_seconds = cpu_seconds, wall_seconds
-    self.waited: list[Item] = []  # those that ran out of elapsed time
+    self.waited: list[int] = []  # places of what ran out of elapsed time
     self._start()
 
   def _start(self) -> None:
@@ -209,7 +207,7 @@ class _Lane:
       results[number] = Result(*message)
       self.deadline = time.monotonic() + self._wall_seconds
       if message[1] == 'timeout' and message[2]:
-        self.waited.append(item)
+        self.waited.append(number)
         _warn(item, message[2])
 
   def out_of_time(self, todo: deque[Share], results: dict[int, Result]) -> None:
@@ -218,7 +216,7 @@ class _Lane:
       raise RuntimeError(
           f'the verifier worker has not started within {START_SECONDS} s'
       )
-    self.waited.append(self.given[0][1])
+    self.waited.append(self.given[0][0])
     self._blame('timeout', f'it took {self._wall_seconds} s', todo, results)
 
   def _blame(

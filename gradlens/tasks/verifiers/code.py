@@ -10,6 +10,7 @@ import warnings
 
 from gradlens.tasks import sandbox
 from gradlens.tasks.types import Record
+from gradlens.tasks.verifiers import needs
 from gradlens.tasks.verifiers.score import NO_ANSWER, Score
 
 _MAX_PROGRAM = 64 << 10
@@ -77,6 +78,10 @@ class Code:
     return Score(
         score, f'{passed} of {len(tests)} tests passed; test {first}: {how}'
     )
+
+  def check(self, record: Record) -> None:
+    needs.fields(record, 'tests')
+    read_tests(record.entry['tests'])
 
 
 def program_of(completion: str) -> str | None:

@@ -9,6 +9,7 @@ import operator
 import re
 
 from gradlens.tasks.types import Record
+from gradlens.tasks.verifiers import needs
 from gradlens.tasks.verifiers.extract import answer_of
 from gradlens.tasks.verifiers.score import NO_ANSWER, RIGHT, Score, wrong
 
@@ -62,6 +63,9 @@ class Countdown:
     except ZeroDivisionError:
       return wrong(answer, 'it divides by 0')
     return RIGHT if value == target else wrong(answer, f'it makes {value}')
+
+  def check(self, record: Record) -> None:
+    needs.fields(record, 'numbers', 'target')
 
 
 def _parse(text: str) -> ast.expr | None:

@@ -13,6 +13,7 @@ import re
 from typing import Any
 
 from gradlens.tasks.types import Record
+from gradlens.tasks.verifiers import needs
 from gradlens.tasks.verifiers.extract import answer_of
 from gradlens.tasks.verifiers.score import NO_ANSWER, RIGHT, Score, wrong
 
@@ -62,6 +63,9 @@ class Math:
     if any(_is_false(part) for part in target):
       return wrong(answer, 'an equation that does not hold')
     return RIGHT if _equal(gold, target) else wrong(answer)
+
+  def check(self, record: Record) -> None:
+    needs.answer(record)
 
 
 def excess(answer: str) -> str:

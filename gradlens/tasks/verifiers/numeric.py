@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 from gradlens.tasks.types import Record
+from gradlens.tasks.verifiers import needs
 from gradlens.tasks.verifiers.extract import answer_of
 from gradlens.tasks.verifiers.score import NO_ANSWER, RIGHT, Score, wrong
 
@@ -132,6 +133,9 @@ class Numeric:
         for v, g in self._readings(number, gold)
     )
     return RIGHT if right else wrong(answer)
+
+  def check(self, record: Record) -> None:
+    needs.answer(record)
 
   def _allowed(self, gold: float) -> float:
     return max(self.tolerance * abs(gold), self.absolute)

@@ -56,6 +56,9 @@ class RewardModel:
     score = (1.0 if reward >= 0 else small) / (1.0 + small)
     return Score(score, f'reward {reward:.4g}')
 
+  def check(self, record: Record) -> None:
+    del record  # Every record has a prompt.
+
 
 def _opened(path: str, chat: bool, max_tokens: int) -> RewardModel:
   """With its weights in memory: reading them is in no item's time."""

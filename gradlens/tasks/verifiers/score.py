@@ -1,7 +1,6 @@
 """What a verifier says of a completion."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from gradlens.tasks.types import Record
 
@@ -18,7 +17,19 @@ class Score(NamedTuple):
   reason: str = ''
 
 
-Verify = Callable[[str, Record], Score]
+class Verify(Protocol):
+  """A verifier that a string names. It can be pickled."""
+
+  def __call__(self, completion: str, record: Record) -> Score:
+    """Scores a completion."""
+
+  def check(self, record: Record) -> None:
+    """Refuses a record of which it could find no completion right.
+
+    Raises:
+      ValueError: what is missing, in one sentence about `it`, the record.
+    """
+
 
 RIGHT = Score(1.0, 'right')
 NO_ANSWER = Score(0.0, 'no answer found')

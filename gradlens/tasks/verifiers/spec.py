@@ -44,6 +44,10 @@ class Sum:
         self.parts, scores, strict=True))
     return Score(total, '; '.join(s.reason for s in scores))
 
+  def check(self, record: Record) -> None:
+    for _, verify in self.parts:
+      verify.check(record)
+
 
 def parse(spec: str) -> Verify:
   """The verifier that a string names.
@@ -54,7 +58,8 @@ def parse(spec: str) -> Verify:
       `%25` for `%`, and `quote` writes any text so.
 
   Returns:
-    `verify(completion, record) -> Score`. It can be pickled.
+    `verify(completion, record) -> Score`, which can be pickled, and has
+    `check(record)`.
 
   Raises:
     ValueError: an unknown name or option, a value of another type, or weights

@@ -4,6 +4,7 @@ import dataclasses
 import re
 
 from gradlens.tasks.types import Record
+from gradlens.tasks.verifiers import needs
 from gradlens.tasks.verifiers.extract import answer_of
 from gradlens.tasks.verifiers.score import NO_ANSWER, RIGHT, Score, wrong
 
@@ -28,6 +29,9 @@ class Exact:
       return RIGHT
     return wrong(answer)
 
+  def check(self, record: Record) -> None:
+    needs.answer(record)
+
   def _plain(self, text: str) -> str:
     text = ' '.join(text.split())
     return text.casefold() if self.ignore_case else text
@@ -51,14 +55,9 @@ class Choice:
   last_line: bool = False
 
   def __call__(self, completion: str, record: Record) -> Score:
+    self.check(record)
     texts = [_folded(text) for text in record.entry['choices']]
-    letters = [chr(ord('A') + i) for i in range(len(texts))]
-    gold = record.answer.strip().upper()
-    if gold not in letters:
-      raise ValueError(
-          f'the answer {record.answer!r} is none of the letters of the'
-          f' {len(texts)} choices; it must be one of {", ".join(letters)}'
-      )
+    letters, gold = _letters(record), record.answer.strip().upper()
     answer = answer_of(completion, self.last_line)
     if answer is None:
       return NO_ANSWER
@@ -67,6 +66,19 @@ class Choice:
     if chosen is None and texts.count(text) == 1:
       chosen = letters[texts.index(text)]
     return RIGHT if chosen == gold else wrong(answer)
+
+  def check(self, record: Record) -> None:
+    needs.fields(record, 'choices')
+    letters = _letters(record)
+    if record.answer.strip().upper() not in letters:
+      raise ValueError(
+          f'the answer {record.answer!r} is none of the letters of the'
+          f' {len(letters)} choices; it must be one of {", ".join(letters)}'
+      )
+
+
+def _letters(record: Record) -> list[str]:
+  return [chr(ord('A') + i) for i in range(len(record.entry['choices']))]
 
 
 def _folded(text: str) -> str:
@@ -105,3 +117,6 @@ class Format:
     if re.fullmatch(self.pattern, completion):
       return Score(1.0, 'of the right form')
     return Score(0.0, 'of another form')
+
+  def check(self, record: Record) -> None:
+    del record  # It reads nothing of one.
