@@ -78,14 +78,16 @@ def advantages(batch, case):
   """In float64."""
   r = np.asarray(batch.rewards_KxBxG, np.float64)
   in_splits = r.reshape(K, S, B // S, G)
+  # A prompt without a token is none.
+  there = batch.mask_KxBxGxC.any((2, 3)).reshape(K, S, B // S, 1)
+  over = dict(axis=(0, 2, 3), keepdims=True, where=there)
   if case == 'weights':
-    mean, std = (f((0, 2, 3), keepdims=True) for f in (
-        in_splits.mean, in_splits.std))
+    mean, std = in_splits.mean(**over), in_splits.std(**over)
     return ((in_splits - mean) / std).reshape(r.shape)
   centered = in_splits - in_splits.mean(-1, keepdims=True)
   if case == 'sequences':
     return (centered * G / (G - 1)).reshape(r.shape)
-  return (centered / centered.std((0, 2, 3), keepdims=True)).reshape(r.shape)
+  return (centered / centered.std(**over)).reshape(r.shape)
 
 
 def kept(batch, case):
@@ -102,13 +104,14 @@ def kept(batch, case):
 def oracle(batch, case):
   """Loss, gradient, each row's loss, and means over its tokens."""
   keys = CASES[case]
+  advantages_KxBxG = advantages(batch, case)
   batch = kept(batch, case)
   names = keys.get('loss.aggregate', 'sequence_mean'), keys.get(
       'loss.normalize', 'batch')
   weights = joint_loss.token_weights(batch, *names)
   tokens, row, position, sampled, _, weight = joint_loss.flatten(
       batch, weights)
-  advantage = np.ravel(advantages(batch, case))[row].astype(np.float32)
+  advantage = np.ravel(advantages_KxBxG)[row].astype(np.float32)
   token = tokens[row, position]
 
   def said(params):
