@@ -96,9 +96,18 @@ def misbehave(completion, record):
     with open(completion.removeprefix('pid:'), 'w') as file:
       file.write(str(os.getpid()))
     return 1.0
+  if completion.startswith('note:'):
+    _, path, rest = completion.split(':', 2)
+    with open(path, 'a') as file:
+      file.write('x')
+    return misbehave(rest, None)
   if completion.startswith('sleep_if:'):
-    if os.path.exists(completion.removeprefix('sleep_if:')):
-      time.sleep(1000)
+    path = completion.removeprefix('sleep_if:')
+    rest = f'note:{path}:sleep' if os.path.exists(path) else '1'
+    return misbehave(rest, None)
+  if completion.startswith('wait_for:'):
+    while not os.path.exists(completion.removeprefix('wait_for:')):
+      time.sleep(0.01)
     return 1.0
   return float(completion)
 

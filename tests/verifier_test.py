@@ -1,5 +1,6 @@
 """The guard: what a verifier may do without harm to anything but its item."""
 
+import multiprocessing.connection as mpc
 import os
 import pathlib
 import pickle
@@ -18,6 +19,7 @@ from program import running
 import pytest
 
 from gradlens import tasks
+from gradlens.tasks import verifier as verifier_lib
 
 TASK = tasks.Task('bad', [], [], bad_verifiers.misbehave)
 OK = tasks.Result(1.0, 'ok')
@@ -37,9 +39,39 @@ EASY = {
 }
 DEADLY = {
     'exit': ERROR, 'segfault': ERROR, 'close_everything': ERROR,
-    'swallow': TIMEOUT, 'hang_with_signals_blocked': TIMEOUT,
-    'sleep': TIMEOUT,
+    'swallow': TIMEOUT,
 }
+
+
+class Clock:
+  """The guard's clock: 1000 s for every item that has noted that it began.
+
+  They pass when there is nothing to read but the item's result. The load of the
+  machine, which another clock would measure too, counts for none.
+  """
+
+  def __init__(self, path):
+    self._path, self.passed = pathlib.Path(path), 0
+
+  def __enter__(self):
+    self._patches = mock.patch.multiple(verifier_lib, time=self, mpc=self)
+    self._patches.start()
+
+  def __exit__(self, *unused):
+    self._patches.stop()
+
+  def monotonic(self):
+    return 1000.0 * self.passed
+
+  def _noted(self):
+    return self._path.stat().st_size if self._path.exists() else 0
+
+  def wait(self, connections, seconds):
+    noted = self._noted()  # Results of items before it are there by now.
+    ready = mpc.wait(connections, min(seconds, 0.05))
+    if not ready and noted > self.passed:
+      self.passed = noted
+    return ready
 
 
 def items(*completions):
@@ -47,7 +79,7 @@ def items(*completions):
 
 
 def guard(**limits):
-  limits = {'cpu_seconds': 0.2, 'wall_seconds': 30.0} | limits
+  limits = {'cpu_seconds': 0.2, 'wall_seconds': 300.0} | limits
   return tasks.Verifier([TASK], **limits)
 
 
@@ -83,11 +115,23 @@ class VerifierTest(parameterized.TestCase):
 
   @parameterized.parameters(*DEADLY.items())
   def test_death_of_the_worker_costs_one_item(self, text, expected):
-    with guard(wall_seconds=2.0) as verifier:
+    with guard() as verifier:
       with self.assertLogs(level='WARNING') as logs:
         results = verifier.score(items('0.5', text, '1'))
     self.assertEqual(results, [tasks.Result(0.5, 'ok'), expected, OK])
     self.assertLen(logs.output, 1)
+    self.assertIn(repr(text), logs.output[0])
+
+  @parameterized.parameters('hang_with_signals_blocked', 'sleep')
+  def test_elapsed_time_ends_what_no_other_limit_does(self, text):
+    path = self._file()
+    text = f'note:{path}:{text}'
+    with guard() as verifier, Clock(path):
+      with self.assertLogs(level='WARNING') as logs:
+        results = verifier.score(items('0.5', text, '1'))
+    self.assertEqual(results, [tasks.Result(0.5, 'ok'), TIMEOUT, OK])
+    self.assertLen(logs.output, 1)
+    self.assertIn('it took 300.0 s', logs.output[0])
     self.assertIn(repr(text), logs.output[0])
 
   def test_death_after_death(self):
@@ -136,14 +180,13 @@ class VerifierTest(parameterized.TestCase):
 
   def test_a_slow_item_keeps_nobody_waiting(self):
     with tempfile.TemporaryDirectory() as folder, guard(
-        num_workers=2, wall_seconds=5.0) as verifier:
+        num_workers=2) as verifier, self.assertNoLogs(level='WARNING'):
       paths = [f'{folder}/{i}' for i in range(100)]
-      with self.assertLogs(level='WARNING') as logs:
-        results = verifier.score(
-            items('sleep', *(f'pid:{path}' for path in paths)))
+      # It ends when the last of the others has been done.
+      results = verifier.score(items(
+          f'wait_for:{paths[-1]}', *(f'pid:{path}' for path in paths)))
       pids = [pathlib.Path(path).read_text() for path in paths]
-    self.assertEqual(results, [TIMEOUT] + [OK] * 100)
-    self.assertLen(logs.output, 1)
+    self.assertEqual(results, [OK] * 101)
     # The other worker did all but the 15 that were given out with the slow one.
     self.assertLen(set(pids[15:]), 1)
 
@@ -168,8 +211,7 @@ class VerifierTest(parameterized.TestCase):
 
     with tempfile.TemporaryDirectory() as folder:
       late = tasks.Late(f'{folder}/late', 0)
-      # Long enough for a worker to import what the records are of.
-      with guard(wall_seconds=10.0, late=late) as verifier:
+      with guard(late=late) as verifier, Clock(path):
         late.begin('step 3')
         self.assertEqual(scored(verifier), idle)
         pathlib.Path(path).touch()
@@ -181,7 +223,7 @@ class VerifierTest(parameterized.TestCase):
       # It is resumed, on a machine that is idle.
       for host, second in ((0, busy), (1, idle)):
         late = tasks.Late(f'{folder}/late', host)
-        with guard(wall_seconds=300.0, late=late) as verifier:
+        with guard(late=late) as verifier:
           for part, results in (
               ('step 2', [idle, idle]), ('step 3', [idle, second, idle]),
               ('evaluation 3', [idle, idle])):
@@ -213,7 +255,7 @@ class VerifierTest(parameterized.TestCase):
 
   def test_hang_in_c_needs_no_wall_clock(self):
     # CPU time is the limit that strikes alike in every run.
-    with guard(wall_seconds=600.0) as verifier:
+    with guard() as verifier:
       with self.assertLogs(level='WARNING') as logs:
         results = verifier.score(items('hang_in_c'))
     self.assertEqual(results, [TIMEOUT])
@@ -229,11 +271,31 @@ class VerifierTest(parameterized.TestCase):
     self.assertEqual(results, [OK] * 10)
 
   def test_time_between_batches_is_free(self):
-    with guard(wall_seconds=1.0) as verifier:
-      with self.assertNoLogs(level='WARNING'):
-        verifier.score(items('1'))
-        time.sleep(2.5)  # An orphan has 2 s.
-        self.assertEqual(verifier.score(items('1')), [OK])
+    clock = Clock(self._file())
+    with clock, guard() as verifier, self.assertNoLogs(level='WARNING'):
+      verifier.score(items('1'))
+      clock.passed += 1  # 1000 s, where an item has 300.
+      # It has time to use up its CPU time.
+      self.assertEqual(verifier.score(items('loop', '1')), [TIMEOUT, OK])
+
+  def test_the_alarm_of_an_orphan_is_off_between_items(self):
+    # In a process of its own, which the timer limits.
+    code = f"""
+import signal, sys
+sys.path[:] = {sys.path!r}
+from gradlens.tasks import worker
+def left(*unused):
+  return signal.getitimer(signal.ITIMER_REAL)[0] / 1000
+timer = worker.Timer(10.0, 300.0)
+print(worker.score(left, '', None, timer)[0], left())
+"""
+    out = subprocess.run(
+        [sys.executable, '-c', code], check=True, text=True,
+        stdout=subprocess.PIPE).stdout
+    during, after = map(float, out.split())
+    self.assertBetween(during, 0.0, 0.6)  # 2 x 300 s
+    self.assertGreater(during, 0.0)
+    self.assertEqual(after, 0.0)
 
   def test_same_scores_as_without_a_guard(self):
     loaded = [
@@ -384,7 +446,7 @@ class VerifierTest(parameterized.TestCase):
     time.sleep(0.2)  # For the item to begin.
     program.kill()
     program.communicate()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while running(pid) and time.monotonic() < deadline:
       time.sleep(0.05)
     self.assertFalse(running(pid))
