@@ -295,8 +295,8 @@ class SpecTest(parameterized.TestCase):
 
   @parameterized.parameters(
       ('', "no verifier ''.*choice, code, countdown"),
-      ('maths', "no verifier 'maths', did you mean 'math'"),
-      ('numeric?tolerence=1', "'tolerence', did you mean 'tolerance'"),
+      ('maths', "no verifier 'maths'; did you mean 'math'"),
+      ('numeric?tolerence=1', "'tolerence'; did you mean 'tolerance'"),
       ('numeric?tolerance', "'tolerance'.*not KEY=VALUE"),
       ('numeric?tolerance=x', 'tolerance=x.*no float'),
       ('numeric?tolerance=-1', 'tolerance=-1.0 must be'),

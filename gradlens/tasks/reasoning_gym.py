@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 import dataclasses
-import difflib
 import random
 from typing import Any
-import urllib.parse
 
+from gradlens.tasks.query import hint, pairs
 from gradlens.tasks.types import Record, Row, Source
 
 EXECUTES = 'its verifier executes the completion as Python'
@@ -111,27 +110,22 @@ def _parse(name: str, query: str) -> dict[str, Any]:
   datasets = _datasets()
   if name not in datasets:
     raise ValueError(
-        f'reasoning-gym has no dataset {name!r}{_close(name, datasets)}'
+        f'reasoning-gym has no dataset {name!r}{hint(name, datasets)}'
     )
   if name in REFUSED:
     raise ValueError(f'dataset {name!r} is refused: {REFUSED[name]}')
   config = datasets[name][1]()
   known = {field.name for field in dataclasses.fields(config)} - _OURS
   params = {}
-  for pair in filter(None, query.split('&')):
-    key, equals, text = pair.partition('=')
-    if not equals:
-      raise ValueError(f'parameter {pair!r} of {name!r} is not KEY=VALUE')
+  for key, text in pairs(query, of=name).items():
     if key not in known:
       raise ValueError(
-          f'dataset {name!r} has no parameter {key!r}{_close(key, known)}; it '
+          f'dataset {name!r} has no parameter {key!r}{hint(key, known)}; it '
           f'has {", ".join(sorted(known))}'
       )
-    if key in params:
-      raise ValueError(f'parameter {key!r} of {name!r} is given twice')
     default = getattr(config, key)
     try:
-      params[key] = _value(urllib.parse.unquote(text), default)
+      params[key] = _value(text, default)
     except (LookupError, TypeError, ValueError) as error:
       raise ValueError(
           f'parameter {key}={text} of {name!r} is not of the type of its '
@@ -149,8 +143,3 @@ def _value(text: str, default: Any) -> Any:
   if default is None:
     return int(text)
   return type(default)(text)
-
-
-def _close(word: str, words: Any) -> str:
-  close = difflib.get_close_matches(word, words)
-  return f'; did you mean {" or ".join(map(repr, close))}?' if close else ''

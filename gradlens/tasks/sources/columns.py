@@ -1,10 +1,9 @@
 """Columns: which fields of a record are question, answer and verifier data."""
 
 from collections.abc import Iterable, Mapping
-import difflib
 from typing import Any, NamedTuple, Self
-import urllib.parse
 
+from gradlens.tasks.query import hint, pairs
 from gradlens.tasks.sources import entries
 from gradlens.tasks.types import Row
 
@@ -68,14 +67,7 @@ def parse(spec: str, own: Iterable[str]) -> tuple[str, dict[str, str], dict]:
     ValueError: a part that is no `KEY=VALUE`, or a key given twice.
   """
   what, _, query = spec.partition('?')
-  found: dict[str, str] = {}
-  for pair in filter(None, query.split('&')):
-    key, equals, text = pair.partition('=')
-    if not equals:
-      raise ValueError(f'parameter {pair!r} of {what!r} is not KEY=VALUE')
-    if key in found:
-      raise ValueError(f'parameter {key!r} of {what!r} is given twice')
-    found[key] = urllib.parse.unquote(text)
+  found = pairs(query, of=what)
   mine = {key: found.pop(key) for key in own if key in found}
   return what, mine, found
 
@@ -97,10 +89,8 @@ def _find(record: Mapping[str, Any], column: str) -> Any:
   for name in [column] if column in record else column.split('.'):
     if not isinstance(value, Mapping) or name not in value:
       known = sorted(value) if isinstance(value, Mapping) else []
-      close = difflib.get_close_matches(name, known, n=1)
-      hint = f'; did you mean {close[0]!r}?' if close else ''
       raise ValueError(
-          f'there is no column {column!r}{hint}; there are '
+          f'there is no column {column!r}{hint(name, known)}; there are '
           f'{", ".join(known) if known else "none at that place"}'
       )
     value = value[name]

@@ -1,13 +1,13 @@
 """Verifiers from the strings that name them in configs."""
 
 import dataclasses
-import difflib
 import math
 import re
 from typing import Any
 import urllib.parse
 
 from gradlens.tasks import sandbox
+from gradlens.tasks.query import hint, pairs
 from gradlens.tasks.types import Record
 from gradlens.tasks.verifiers.code import Code
 from gradlens.tasks.verifiers.countdown import Countdown
@@ -98,25 +98,20 @@ def _single(spec: str) -> Verify:
   name, _, query = spec.partition('?')
   if name not in KINDS:
     raise ValueError(
-        f'there is no verifier {name!r}{_close(name, KINDS)}; there are '
+        f'there is no verifier {name!r}{hint(name, KINDS)}; there are '
         f'{", ".join(KINDS)}'
     )
   kind = KINDS[name]
   types = {f.name: f.type for f in dataclasses.fields(kind) if f.type in _READ}
   options: dict[str, Any] = {}
-  for pair in filter(None, query.split('&')):
-    key, equals, text = pair.partition('=')
-    if not equals:
-      raise ValueError(f'option {pair!r} of verifier {name!r} is not KEY=VALUE')
+  for key, text in pairs(query, of=name).items():
     if key not in types:
       raise ValueError(
-          f'verifier {name!r} has no option {key!r}{_close(key, types)}; it'
+          f'verifier {name!r} has no option {key!r}{hint(key, types)}; it'
           f' has {", ".join(types)}'
       )
-    if key in options:
-      raise ValueError(f'option {key!r} of verifier {name!r} is given twice')
     try:
-      options[key] = _READ[types[key]](urllib.parse.unquote(text))
+      options[key] = _READ[types[key]](text)
     except (KeyError, ValueError) as error:
       raise ValueError(
           f'option {key}={text} of verifier {name!r} is no'
@@ -146,8 +141,3 @@ def runs_code(verify: Any) -> bool:
     case Sum():
       return any(runs_code(v) for _, v in verify.parts)
   return False
-
-
-def _close(word: str, words: Any) -> str:
-  close = difflib.get_close_matches(word, words)
-  return f', did you mean {" or ".join(map(repr, close))}?' if close else ''
