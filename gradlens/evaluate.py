@@ -23,7 +23,15 @@ with command.imports('train'):
   import ml_collections
   from ml_collections import config_flags
 
-  from gradlens import build, evaluation, hosts, models, passing, text
+  from gradlens import (
+      build,
+      evaluation,
+      hosts,
+      models,
+      passing,
+      sampling,
+      text,
+  )
   from gradlens.report import tables
 
 class Interval(NamedTuple):
@@ -73,10 +81,10 @@ def evaluate(
           f'--k={k} must be from 1 to evaluate.num_completions={total}.'
       )
   run = build.setup(config)
-  sample = build.evaluation_sampler(config, run, build.sampler(config, run))
-  with build.verifier(config, run) as verifier:
+  sample = sampling.sampler(config, run)
+  with sampling.verifier(config, run) as verifier:
     result = evaluation.evaluate(
-        build.sampled(config, run, sample, verifier, total),
+        sampling.heldout(config, run, sample, verifier),
         models.join(run.params, run.frozen), run.tasks,
         evaluation.key(config.seed), batch_size=config.evaluate.batch_size,
         decode=functools.partial(text.decode, run.tokenizer),

@@ -31,6 +31,7 @@ with command.imports('train'):
       models,
       placement,
       policies,
+      sampling,
       task_gradients,
   )
   from gradlens.experience import Batch
@@ -197,9 +198,9 @@ def _batches(
   state = mixture.init()
   hosts.check_same(state)
   key = jax.random.fold_in(jax.random.key(config.seed), 3)
-  sample = build.sampler(config, run)
-  with build.verifier(config, run) as verifier:
-    collect = build.collector(config, run, sample, verifier)
+  sample = sampling.sampler(config, run)
+  with sampling.verifier(config, run) as verifier:
+    collect = sampling.collector(config, run, sample, verifier)
     for i in range(count):
       step_key = jax.random.fold_in(key, i)
       policy = models.join(run.params, run.frozen)

@@ -28,6 +28,7 @@ from gradlens import (
     mixing,
     models,
     rollout,
+    sampling,
     tasks,
     text,
 )
@@ -138,7 +139,7 @@ def train(
   run = build.setup(config)
   optimizer = make_optimizer(config, len(run.tasks), weighting)
   objective = goal.make_objective(config, run.stop_tokens)
-  sample = build.sampler(config, run, make_sampler)
+  sample = sampling.sampler(config, run, make_sampler)
   rewards = jnp.zeros((len(run.tasks), 1, 1))
   gl.check(
       optimizer.corrected, run.params, num_tasks=len(run.tasks),
@@ -150,7 +151,7 @@ def train(
   data = mixture.init()
   hosts.check_same(data)
   late = tasks.Late(epath.Path(workdir) / 'late', jax.process_index())
-  verifier = build.verifier(config, run, late)
+  verifier = sampling.verifier(config, run, late)
   # Nothing is written before all else is found right.
   hosts.by_first(lambda: checkpoint.claim(workdir, config.to_dict()))
   workdir = epath.Path(workdir)
@@ -188,11 +189,10 @@ def train(
           enter(contextlib.closing(tensorboard)),
           *writers,
       ])
-    answer = build.answers(config, run, sample, verifier)
+    answer = sampling.answers(config, run, sample, verifier)
     feed = mixing.feed(config, run, mixture, data, answer)
-    sample_heldout = build.evaluation_sampler(config, run, sample, make_sampler)
-    collect_heldout = build.sampled(
-        config, run, sample_heldout, verifier, config.evaluate.num_completions
+    collect_heldout = sampling.heldout(
+        config, run, sample, verifier, make_sampler
     )
     progress = Progress(
         first, config.num_steps, config.log_seconds,

@@ -26,8 +26,8 @@ RL = (
 PROGRAM = (
     'command', 'optimizer', 'placement', 'policies', 'task_gradients',
     'train_step', 'feed', 'metrics', 'record', 'checkpoint', 'passing',
-    'evaluation', 'report', 'values', 'meshes', 'goal', 'build', 'mixing',
-    'profile', 'train',
+    'evaluation', 'report', 'values', 'meshes', 'goal', 'build', 'sampling',
+    'mixing', 'profile', 'train',
 )
 COMMANDS = ('main', 'measure', 'evaluate', 'export', 'aot')
 

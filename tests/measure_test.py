@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import tiny_config
 
-from gradlens import build, measure, models
+from gradlens import build, measure, models, sampling
 from gradlens.mixture import Mixture
 
 
@@ -103,9 +103,9 @@ class MeasureTest(parameterized.TestCase):
     config = tiny_config.get_config('seed=3')  # both tasks earn something
     measured = measure.measure(config, num_prompts=24, num_splits=3)
     run = build.setup(config)
-    sample = build.sampler(config, run)
-    with build.verifier(config, run) as verifier:
-      collect = build.collector(config, run, sample, verifier)
+    sample = sampling.sampler(config, run)
+    with sampling.verifier(config, run) as verifier:
+      collect = sampling.collector(config, run, sample, verifier)
       mixture = Mixture(run.tasks, config.prompts_per_task, config.seed)
       state = mixture.init()
       key = jax.random.fold_in(jax.random.key(config.seed), 3)

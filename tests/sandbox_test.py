@@ -23,7 +23,7 @@ from sandboxed import (
 )
 import tiny_config
 
-from gradlens import build, tasks, train, values
+from gradlens import sampling, tasks, train, values
 from gradlens.configs import default
 from gradlens.tasks import attempts, sandbox, seccomp, verifiers
 
@@ -485,15 +485,15 @@ class ConfineTest(parameterized.TestCase):
     run = types.SimpleNamespace(tasks=[self._code])
     with mock.patch.dict(os.environ, PATH=''):
       with self.assertRaisesRegex(ValueError, 'there is no bwrap'):
-        build.verifier(config, run)
+        sampling.verifier(config, run)
     with mock.patch.object(attempts, 'check') as check:
-      build.verifier(config, run)
+      sampling.verifier(config, run)
     check.assert_called_once_with(tasks.Limits(
         cpu_seconds=3.0, wall_seconds=8.0, memory_bytes=100 << 20))
     config.verifier.execute_code_without_a_sandbox = True
     with mock.patch.object(attempts, 'check') as check:
       with self.assertLogs(level='WARNING'):
-        build.verifier(config, run)
+        sampling.verifier(config, run)
     check.assert_not_called()
 
   def test_a_run_that_is_refused_has_written_nothing(self):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tiny_config
 
-from gradlens import build, checkpoint, train
+from gradlens import build, checkpoint, sampling, train
 from gradlens.optimizer import make_optimizer
 from gradlens.report import history
 
@@ -130,14 +130,14 @@ class RefusedTest(parameterized.TestCase):
     config.rollout.tensor = tensor
     setup = build.setup(config)
     with self.assertRaisesRegex(ValueError, sentence):
-      build.sampler(config, setup)
+      sampling.sampler(config, setup)
 
   def test_sampling_together_without_a_mesh(self):
     config = _config()
     config.rollout.tensor = 2
     setup = build.setup(config)
     with self.assertRaisesRegex(ValueError, 'rollout.tensor=2: .* no mesh'):
-      build.sampler(config, setup)
+      sampling.sampler(config, setup)
 
   def test_other_devices_than_there_are(self):
     with self.assertRaisesRegex(
@@ -168,7 +168,7 @@ class RefusedTest(parameterized.TestCase):
     config.rollout.num_slots = 4
     setup = build.setup(config)
     with self.assertRaisesRegex(ValueError, 'num_slots=4 .* 8 devices'):
-      build.sampler(config, setup)
+      sampling.sampler(config, setup)
 
 
 if __name__ == '__main__':
