@@ -11,6 +11,7 @@ from transformers import ByT5Tokenizer
 
 from gradlens import (
     checkpoint,
+    claim,
     hosts,
     meshes,
     models,
@@ -179,8 +180,8 @@ def setup(config: Any) -> Setup:
     ValueError: one sentence on what is wrong, where, and how to mend it.
   """
   hosts.check_same({
-      **checkpoint.versions(),
-      **checkpoint.flatten(config.to_dict(), 'config.'),
+      **claim.versions(),
+      **claim.flatten(config.to_dict(), 'config.'),
   })
   check_values(config)
   all_tasks = hosts.agree(lambda: load_tasks(config))

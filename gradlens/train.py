@@ -21,6 +21,7 @@ import gradlens as gl
 from gradlens import (
     build,
     checkpoint,
+    claim,
     evaluation,
     goal,
     hosts,
@@ -153,9 +154,9 @@ def train(
   late = tasks.Late(epath.Path(workdir) / 'late', jax.process_index())
   verifier = sampling.verifier(config, run, late)
   # Nothing is written before all else is found right.
-  hosts.by_first(lambda: checkpoint.claim(workdir, config.to_dict()))
+  hosts.by_first(lambda: claim.claim(workdir, config.to_dict()))
   workdir = epath.Path(workdir)
-  hosts.agree(lambda: checkpoint.check_shared(workdir))
+  hosts.agree(lambda: claim.check_shared(workdir))
   checkpoint.save_model(workdir, run.model, run.frozen, run.tokenizer)
   key = jax.random.key(config.seed)
   rollout_key, _ = jax.random.split(jax.random.fold_in(key, 1))

@@ -9,7 +9,7 @@ from absl.testing import absltest, parameterized
 from folders import snapshot
 import jax
 
-from gradlens import checkpoint
+from gradlens import claim
 
 CONFIG = dict(
     seed=3, log_seconds=1.0, tasks=dict(a=dict(source='x'), b=dict(source='y')),
@@ -43,29 +43,29 @@ class ClaimTest(parameterized.TestCase):
 
   def refused(self, config, workdir=None):
     with self.assertRaises(ValueError) as caught:
-      checkpoint.claim(workdir or self.workdir, config)
+      claim.claim(workdir or self.workdir, config)
     self.assertNotIn('\n', str(caught.exception))
     return str(caught.exception)
 
   def test_a_new_folder_is_made_and_known_again(self):
     self.assertEqual(
-        pathlib.Path(checkpoint.claim(self.workdir, CONFIG)), self.workdir
+        pathlib.Path(claim.claim(self.workdir, CONFIG)), self.workdir
     )
     before = snapshot(self.workdir)
     self.assertCountEqual(before, ['config.json', 'versions.json'])
-    self.assertEqual(checkpoint.read_config(self.workdir), CONFIG)
-    checkpoint.claim(self.workdir, CONFIG)
+    self.assertEqual(claim.read_config(self.workdir), CONFIG)
+    claim.claim(self.workdir, CONFIG)
     self.assertEqual(snapshot(self.workdir), before)
 
   def test_tuples_are_lists_once_written(self):
     config = dict(CONFIG, correction=dict(kwargs=dict(weights=(1.0, 2.0))))
-    checkpoint.claim(self.workdir, config)
-    checkpoint.claim(self.workdir, config)
+    claim.claim(self.workdir, config)
+    claim.claim(self.workdir, config)
 
   def test_an_empty_folder_is_taken(self):
     self.workdir.mkdir(parents=True)
-    checkpoint.claim(self.workdir, CONFIG)
-    self.assertEqual(checkpoint.read_config(self.workdir), CONFIG)
+    claim.claim(self.workdir, CONFIG)
+    self.assertEqual(claim.read_config(self.workdir), CONFIG)
 
   def test_a_foreign_folder_is_left_alone(self):
     (self.workdir / 'folder').mkdir(parents=True)
@@ -84,7 +84,7 @@ class ClaimTest(parameterized.TestCase):
     self.assertEqual((self.root / 'file').read_text(), 'mine')
 
   def test_another_config_is_refused_with_every_key(self):
-    checkpoint.claim(self.workdir, CONFIG)
+    claim.claim(self.workdir, CONFIG)
     before = snapshot(self.workdir)
     message = self.refused(dict(
         CONFIG, seed=4, tasks=dict(a=dict(source='z'), c=dict(source='y')),
@@ -109,8 +109,8 @@ class ClaimTest(parameterized.TestCase):
       dict(evaluate=dict(every=1, batch_size=3)),
   )
   def test_what_is_not_trained_may_change(self, **changes):
-    checkpoint.claim(self.workdir, CONFIG)
-    checkpoint.claim(self.workdir, CONFIG | changes)
+    claim.claim(self.workdir, CONFIG)
+    claim.claim(self.workdir, CONFIG | changes)
 
   @parameterized.parameters(
       (['versions.json'],), (['versions.json.tmp'],),
@@ -120,8 +120,8 @@ class ClaimTest(parameterized.TestCase):
     self.workdir.mkdir(parents=True)
     for name in present:
       (self.workdir / name).write_text('{"cut')
-    checkpoint.claim(self.workdir, CONFIG)
-    self.assertEqual(checkpoint.read_config(self.workdir), CONFIG)
+    claim.claim(self.workdir, CONFIG)
+    self.assertEqual(claim.read_config(self.workdir), CONFIG)
     self.assertCountEqual(
         ['config.json', 'versions.json'], snapshot(self.workdir)
     )
@@ -136,15 +136,15 @@ class ClaimTest(parameterized.TestCase):
       if name not in brought:
         brought.add(name)
         left |= requirements(name)
-    self.assertContainsSubset(map(canonical, checkpoint.PACKAGES), brought)
+    self.assertContainsSubset(map(canonical, claim.PACKAGES), brought)
     self.assertContainsSubset(
         ['math-verify', 'latex2sympy2_extended', 'sympy',
-         'tensorflow-datasets', 'reasoning-gym'], checkpoint.versions()
+         'tensorflow-datasets', 'reasoning-gym'], claim.versions()
     )
 
   def test_no_run(self):
     with self.assertRaisesRegex(ValueError, f'{self.root} holds no run'):
-      checkpoint.read_config(self.root)
+      claim.read_config(self.root)
 
 
 if __name__ == '__main__':
