@@ -87,6 +87,11 @@ def get_config() -> ml_collections.ConfigDict:
       max_prompt_tokens=32, max_new_tokens=16, temperature=1.0,
       num_slots=0,  # prompts decoded side by side, more wait; 0 is all
       tensor=0,  # devices of a mesh that have a model together; 0: mesh.tensor
+      # 0: a step learns from what its own policy samples. 1: from what the
+      # policy of the step before has sampled, so that the update and the
+      # verifiers work at once (`overlap`) or, to the same end, one after the
+      # other. Ratios are then not 1; see "One step behind" in docs/losses.md.
+      lag=0, overlap=True,
   ))
   c.verifier = ml_collections.ConfigDict(dict(
       cpu_seconds=1.0, wall_seconds=10.0,  # for each completion

@@ -86,6 +86,7 @@ class Checkpoints:
   def save(
       self, step: int, state: TrainState, data: dict[str, Any],
       scores: Mapping[str, float] | None = None,
+      ahead: Mapping[str, Any] | None = None,
   ) -> None:
     """Starts saving, unless that step is saved already.
 
@@ -95,6 +96,7 @@ class Checkpoints:
         frozen is not kept with every state (see `save_model`).
       data: the position in the data, JSON-able.
       scores: metrics to choose the best by, if there are any of this step.
+      ahead: numpy arrays of the batch that was sampled ahead, if there is one.
     """
     if step == self.latest:
       return
@@ -103,6 +105,7 @@ class Checkpoints:
         params=ocp.args.StandardSave(state.params),
         rest=ocp.args.StandardSave(state._replace(params=None, frozen=None)),
         data=ocp.args.JsonSave(data),
+        **({'ahead': ocp.args.StandardSave(dict(ahead))} if ahead else {}),
     ))
 
   def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
@@ -140,6 +143,15 @@ class Checkpoints:
       ValueError: there is none, or it cannot be read.
     """
     return self._read(self.find(which), data=ocp.args.JsonRestore())['data']
+
+  def restore_ahead(self) -> dict[str, Any]:
+    """What was saved as `ahead` with the newest state.
+
+    Raises:
+      ValueError: nothing was, or it cannot be read.
+    """
+    step = self.find('')
+    return self._read(step, ahead=ocp.args.StandardRestore())['ahead']
 
   def _read(self, step: int, **items: Any) -> Any:
     try:

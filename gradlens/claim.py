@@ -17,7 +17,7 @@ PACKAGES = ('gradlens', 'jax', 'jaxlib', 'flax', 'optax', 'numpy',
 _FREE = (
     'log_seconds', 'checkpoint.every', 'checkpoint.keep', 'evaluate.every',
     'evaluate.batch_size', 'evaluate.num_completions', 'mesh.', 'profile.',
-    'rollout.tensor',
+    'rollout.tensor', 'rollout.overlap',
 )
 
 

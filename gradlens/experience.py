@@ -5,6 +5,7 @@ prompt, C tokens a completion.
 """
 
 from collections.abc import Callable, Sequence
+import functools
 import time
 from typing import Any, NamedTuple
 
@@ -106,7 +107,8 @@ Records = Sequence[Sequence[Any]]  # [K][B]
 Collect = Callable[[Any, Records, jax.Array], Sampled]
 Asked = Sequence[tuple[str, Any]]  # task and record of every prompt
 # (params, asked, key, room): N = room prompts, of which those asked are real.
-Answer = Callable[[Any, Asked, jax.Array, int], Found]
+# Devices are given their work; what is returned waits for it, and scores it.
+Answer = Callable[[Any, Asked, jax.Array, int], Callable[[], Found]]
 
 
 def _encode_prompts(
@@ -142,10 +144,13 @@ def sampled(
     stop_tokens: that end a completion.
 
   Returns:
-    `answer(params, asked, key, room) -> Found`.
+    `answer(params, asked, key, room)() -> Found`. Parameters may be written
+    over before the second call.
   """
 
-  def answer(params: Any, asked: Asked, key: jax.Array, room: int) -> Found:
+  def answer(
+      params: Any, asked: Asked, key: jax.Array, room: int
+  ) -> Callable[[], Found]:
     start = time.monotonic()
     prompts_NxT, prompt_mask_NxT = _encode_prompts(
         encode_prompt, asked, room, max_prompt_tokens
@@ -155,6 +160,16 @@ def sampled(
         params, prompts_NxT, prompt_mask_NxT, rollout.request_keys(key, shape)
     )
     _check(out, shape)
+    asking = time.monotonic() - start
+    return functools.partial(
+        score, prompts_NxT, prompt_mask_NxT, out, asked, asking
+    )
+
+  def score(
+      prompts_NxT: np.ndarray, prompt_mask_NxT: np.ndarray,
+      out: rollout.Completions, asked: Asked, asking: float,
+  ) -> Found:
+    start, room = time.monotonic(), len(prompts_NxT)
     # Each host reads and scores what its own devices have sampled.
     rows = hosts.own_rows(out.mask_NxGxC)
     rows = rows[rows < len(asked)]
@@ -167,6 +182,7 @@ def sampled(
     ]
     decoded = time.monotonic()
     results = _verify(verifier, texts, asked, rows)
+    verified = time.monotonic()
     lengths_nxG = mask_nxGxC.sum(-1)
     full_nxG = (lengths_nxG == max_new_tokens) & ~np.isin(
         tokens_nxGxC[..., -1], list(stop_tokens)
@@ -185,7 +201,7 @@ def sampled(
     return Found(
         prompts_NxT, prompt_mask_NxT, out, rewards, lengths.astype(int),
         truncated > 0, errors > 0, timeouts > 0,
-        dict(rollout=decoded - start, verify=time.monotonic() - decoded),
+        dict(rollout=asking + decoded - start, verify=verified - decoded),
     )
 
   return answer
@@ -223,8 +239,13 @@ def references(
 ) -> Answer:
   """The reference answers: one completion, reward 1."""
 
-  def answer(params: Any, asked: Asked, key: jax.Array, room: int) -> Found:
+  def answer(
+      params: Any, asked: Asked, key: jax.Array, room: int
+  ) -> Callable[[], Found]:
     del params, key
+    return functools.partial(found, asked, room)
+
+  def found(asked: Asked, room: int) -> Found:
     prompts_NxT, prompt_mask_NxT = _encode_prompts(
         encode_prompt, asked, room, max_prompt_tokens
     )

@@ -49,13 +49,13 @@ def provenance(workdir: epath.PathLike) -> dict[str, Any]:
   workdir, which = checkpoint.split_step(workdir)
   run = history.load(workdir)
   with checkpoint.open_states(workdir, which) as saved:
-    data = saved.restore_data(which)
+    step, data = saved.find(which), saved.restore_data(which)
   return dict(
       config=run.config,
       versions=run.versions,
-      steps=data['step'],
+      steps=step,
       data=data['tasks'],
-      heldout={task: _heldout(run, task, data['step']) for task in run.tasks},
+      heldout={task: _heldout(run, task, step) for task in run.tasks},
       losses={
           task: run.values(f'loss/{task}')[:_RECORDED_STEPS].tolist()
           for task in run.tasks

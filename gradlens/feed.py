@@ -6,8 +6,8 @@ quotas stay as they are (dynamic sampling: Yu et al., DAPO, 2025, arXiv
 2503.14476, here for each task by itself).
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,6 +20,20 @@ from gradlens.train_step import Measured
 
 _PARTS = 1, 2, 4, 8  # of a step's prompts, that a round has room for
 _ROUNDS = 2**32 - 1  # rounds have keys that are no prompt's
+
+
+class Begun(NamedTuple):
+  """A batch that devices are at work on.
+
+  Attributes:
+    draw: its prompts.
+    key: of its completions.
+    found: waits for these, and scores them.
+  """
+
+  draw: Draw
+  key: jax.Array
+  found: Callable[[], Found]
 
 
 class Feed:
@@ -56,9 +70,23 @@ class Feed:
 
   def sample(self, params: Any, key: jax.Array) -> Sampled:
     """The next step's batch."""
+    return self.finish(self.begin(params, key), params)
+
+  def begin(self, params: Any, key: jax.Array) -> Begun:
+    """Draws the next step's prompts, and has devices complete them."""
     draw, self._state = self._mixture.draw(self._state)
     asked = self._asked(draw.records)
-    found = self._answer(params, asked, key, len(asked))
+    return Begun(draw, key, self._answer(params, asked, key, len(asked)))
+
+  def finish(self, begun: Begun, params: Any) -> Sampled:
+    """The batch, once it is scored; before another one is begun.
+
+    Args:
+      begun: of `begin`.
+      params: of the same policy; read where prompts are replaced only.
+    """
+    draw, key, found = begun
+    asked, found = self._asked(draw.records), found()
     index_KxB, filled_KxB = places(
         draw.quotas_K, self._mixture.max_prompts, self._num_splits
     )
@@ -106,7 +134,7 @@ class Feed:
     rooms = (-(-len(equal_N) // part) for part in _PARTS)
     room = min(room for room in rooms if room >= len(asked))
     counts_K = np.array([len(own) for own in records])
-    return draw, counts_K, self._answer(params, asked, key, room)
+    return draw, counts_K, self._answer(params, asked, key, room)()
 
   def learn(self, sampled: Sampled, measured: Measured) -> None:
     """Has the mixture learn, from the step before; this one comes next."""

@@ -176,7 +176,7 @@ def collect(answer: Answer, names: Sequence[str]) -> Collect:
         for name, records in zip(names, records_KxB, strict=True)
         for record in records
     ]
-    found = answer(params, asked, key, len(asked))
+    found = answer(params, asked, key, len(asked))()
     index_KxB, filled_KxB = places(quotas_K, quotas_K[0], 1)
     none_K = np.zeros(len(names), int)
     first = drawn(found, index_KxB, filled_KxB)

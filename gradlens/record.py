@@ -108,12 +108,12 @@ class Recorder:
   def __init__(
       self, out: Writers, progress: Progress, gains: Gains,
       names: Sequence[str], num_splits: int, schedule: optax.Schedule,
-      num_mini_batches: int = 1,
+      num_mini_batches: int = 1, lag: int = 0,
   ):
     self._out, self._progress, self._gains = out, progress, gains
     self._names, self._num_splits = names, num_splits
     self._schedule, self._num_mini_batches = schedule, num_mini_batches
-    self._pending = None
+    self._lag, self._pending = lag, None
 
   def push(
       self, step: int, sampled: Sampled, measured: Measured, start: float
@@ -135,6 +135,8 @@ class Recorder:
             self._num_mini_batches,
         ),
         'learning_rate': float(self._schedule(step - 1)),
+        # The first policy samples for the first steps of all.
+        'policy_lag': float(min(self._lag, step - 1)),
         'seconds/step': seconds,
     }
     scalars |= self._gains(scalars)

@@ -19,6 +19,7 @@ import numpy as np
 
 import gradlens as gl
 from gradlens import (
+    ahead,
     build,
     checkpoint,
     claim,
@@ -170,14 +171,15 @@ def train(
         workdir, keep=config.checkpoint.keep, best=config.checkpoint.best
     ))
     asked_to_end = enter(_on_sigterm())
+    first = 0
     if saved.latest is not None:
       _, frozen = checkpoint.load_frozen(workdir, run.mesh)
       state, data = saved.restore(
           state._replace(frozen=run.model.compute.cast(frozen))
       )
       data = mixture.restore(data)
-      _log.info('resuming %s at step %d', workdir, data['step'])
-    first = data['step']
+      first = saved.latest
+      _log.info('resuming %s at step %d', workdir, first)
     out, earlier = Writers([]), {}
     if hosts.first():
       metrics.truncate(workdir, first if first else -1)
@@ -192,6 +194,14 @@ def train(
       ])
     answer = sampling.answers(config, run, sample, verifier)
     feed = mixing.feed(config, run, mixture, data, answer)
+    lag = config.rollout.lag
+    turn = ahead.Turns(
+        feed, late, run.mesh, end=config.num_steps, lag=lag,
+        overlap=config.rollout.overlap,
+        refills=config.mixture.refill_rounds > 0,
+    )
+    if lag and 0 < first < config.num_steps:
+      turn.restore(saved.restore_ahead())
     collect_heldout = sampling.heldout(
         config, run, sample, verifier, make_sampler
     )
@@ -201,7 +211,7 @@ def train(
     )
     recorder = Recorder(
         out, progress, Gains(run.names, config.gain_window, earlier), run.names,
-        config.num_splits, optimizer.schedule, config.num_mini_batches,
+        config.num_splits, optimizer.schedule, config.num_mini_batches, lag,
     )
 
     heldout = {}  # scores of evaluations, by step
@@ -231,12 +241,7 @@ def train(
       start = time.monotonic()
       every = config.instrument_every
       train_step = steps[every > 0 and step % every == 0]
-      late.begin(f'step {step}')
-      sampled = feed.sample(
-          state.policy, jax.random.fold_in(state.key, step)
-      )
-      state, measured = train_step(state, sampled.batch)
-      feed.learn(sampled, measured)
+      sampled, state, measured = turn(state, step, train_step)
       if hosts.first():
         recorder.push(step + 1, sampled, measured, start)
 
@@ -250,7 +255,9 @@ def train(
       if done % config.checkpoint.every == 0 or last or ending:
         recorder.flush()
         out.flush()
-        saved.save(done, state, feed.state(), heldout.get(done))
+        saved.save(
+            done, state, feed.state(), heldout.get(done), turn.sampled_ahead()
+        )
       if ending and not last:
         _log.info('asked to end: saved step %d; run again to go on', done)
         break

@@ -63,6 +63,7 @@ def check_values(config: Any) -> None:
         f'config.rollout.temperature={config.rollout.temperature} must be above'
         ' 0: the policy that is trained is the one that is sampled.'
     )
+  _check_lag(config)
   _check_evaluation(config)
   parts = (
       config.num_splits * config.num_mini_batches * config.num_micro_batches
@@ -81,6 +82,21 @@ def check_values(config: Any) -> None:
   _check_advantages(config)
   _check_loss(config)
   _check_splits(config)
+
+
+def _check_lag(config: Any) -> None:
+  """Refuses policies that are further behind, or sample nothing."""
+  lag = config.rollout.lag
+  if lag not in (0, 1):
+    raise ValueError(
+        f'config.rollout.lag={lag} must be 0 or 1: a batch is sampled by the'
+        ' policy that it updates, or by the one of the step before.'
+    )
+  if lag and config.objective != 'grpo':
+    raise ValueError(
+        f'config.rollout.lag={lag} is about what a policy samples, and'
+        f' objective={config.objective!r} samples nothing; set it to 0.'
+    )
 
 
 def _check_advantages(config: Any) -> None:

@@ -25,7 +25,7 @@ RL = (
 )
 PROGRAM = (
     'command', 'optimizer', 'placement', 'policies', 'task_gradients',
-    'train_step', 'feed', 'metrics', 'record', 'claim', 'checkpoint',
+    'train_step', 'feed', 'ahead', 'metrics', 'record', 'claim', 'checkpoint',
     'passing', 'evaluation', 'report', 'values', 'meshes', 'goal', 'build',
     'sampling', 'mixing', 'profile', 'train',
 )

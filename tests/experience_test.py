@@ -194,7 +194,8 @@ class SamplerTest(ExperienceTestCase):
         max_prompt_tokens=T, max_new_tokens=C, stop_tokens=(_STOP,),
     )
     one, more = (
-        answer(params, asked, jax.random.key(1), room) for room in (B, B + 4)
+        answer(params, asked, jax.random.key(1), room)()
+        for room in (B, B + 4)
     )
     for a, b in zip(*(
         jax.tree.leaves(found._replace(seconds={})) for found in (one, more)
@@ -205,6 +206,36 @@ class SamplerTest(ExperienceTestCase):
     np.testing.assert_array_equal(more.rewards_NxG[B:], 0)
     self.assertFalse(more.errors_NxG[B:].any())
     self.assertTrue(more.prompt_mask_NxT.any(1).all())
+
+  def test_devices_have_their_work_before_anything_is_scored(self):
+    model, params = _policy()
+    events, scorer = [], _Scorer()
+    own = rollout.make_sampler(
+        model, max_new_tokens=C, temperature=1.0, stop_tokens=(_STOP,)
+    )
+
+    def sampler(*given):
+      events.append(scorer.calls)
+      return own(*given)
+
+    answer = experience.sampled(
+        sampler, text.prompt_encoder(_TOKENIZER), _TOKENIZER, scorer,
+        num_completions=G, max_prompt_tokens=T, max_new_tokens=C,
+        stop_tokens=(_STOP,),
+    )
+    asked = [(_NAMES[0], record) for record in _RECORDS[0]]
+    given = jax.tree.map(jax.numpy.copy, params)
+    score = answer(given, asked, jax.random.key(1), B)
+    self.assertEqual((events, scorer.calls), ([0], 0))
+    # The policy is then written over, whether it is still read or not.
+    jax.tree.map(lambda a: a.delete(), given)
+    found = score()
+    self.assertEqual((events, scorer.calls), ([0], 1))
+    expected = answer(params, asked, jax.random.key(1), B)()
+    jax.tree.map(
+        np.testing.assert_array_equal, found._replace(seconds={}),
+        expected._replace(seconds={}),
+    )
 
   def test_seconds(self):
     seconds = _sampled()[0].seconds

@@ -157,6 +157,25 @@ class HostsTest(parameterized.TestCase):
     self.assertIn('at step 4', outputs[0])
     self.assert_close(workdir)
 
+  def test_what_was_sampled_ahead_is_resumed_with(self):
+    workdir = self.root / 'ahead'
+    arg = f'{_ARG},rollout.lag=1'
+    Hosts(2, workdir, arg, self.cache).end(0)
+    expected = _scalars(workdir)
+    params = checkpoint.load_model(workdir)[1]
+    self.assertEqual(expected['policy_lag'][5], 1)
+    self.assertNotEqual(
+        expected['update_norm'][5], _scalars(self.two)['update_norm'][5]
+    )
+    shutil.rmtree(workdir / 'checkpoints' / '6')
+    arg += ',rollout.overlap=False'
+    outputs = Hosts(2, workdir, arg, self.cache).end(0)
+    self.assertIn('at step 4', outputs[0])
+    np.testing.assert_equal(_scalars(workdir), expected)
+    jax.tree.map(
+        np.testing.assert_array_equal, checkpoint.load_model(workdir)[1], params
+    )
+
   def test_one_is_asked_to_end_and_all_do(self):
     workdir = self.root / 'asked'
     run = Hosts(2, workdir, _ADAPTERS, self.cache)

@@ -9,6 +9,10 @@ from gradlens.values import check_values
 class ValuesTest(parameterized.TestCase):
 
   @parameterized.named_parameters(
+      ('further_behind', 'rollout.lag=2', 'rollout.lag=2 must be 0 or 1'),
+      ('before_the_first', 'rollout.lag=-1', 'rollout.lag=-1 must be 0 or 1'),
+      ('answers_of_a_policy', 'objective=supervised,rollout.lag=1',
+       "rollout.lag=1 .*objective='supervised' samples nothing; set it to 0"),
       ('surrogate', 'loss.surrogate=ppo', "'ppo'.*clip, gspo, gspo_token"),
       ('baseline', 'advantage.baseline=mean', "'mean'.*group, leave_one_out"),
       ('estimator', 'loss.kl_estimator=k4', "'k4'.*k1, k2, k3"),
