@@ -9,6 +9,7 @@ import types
 from unittest import mock
 
 from absl.testing import absltest, parameterized
+import feed_test
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 import jax.numpy as jnp
@@ -140,6 +141,38 @@ class OrderTest(parameterized.TestCase):
       events, *_ = turns(num_steps, lag=1, overlap=overlap)
       sampled = [event for event in events if event.startswith('sample')]
       self.assertLen(sampled, num_steps)
+
+
+class LearnTest(parameterized.TestCase):
+
+  def quotas(self, lag, overlap, at):
+    """Of every step, with another measurement at one."""
+    # The rate is 1: only what was learned last counts.
+    feed, _ = feed_test.make(
+        'sec', engine=feed_test.Engine((10**9,) * 3), learning_rate=1.0
+    )
+    turn = ahead.Turns(
+        feed, Late(), None, end=8, lag=lag, overlap=overlap, refills=False
+    )
+    state = TrainState({}, {}, jax.random.key(7), {}, {})
+    found = []
+    for step in range(8):
+      advantages = np.ones((3, 14, feed_test.G)) * np.random.default_rng(
+          [step, step == at]).uniform(size=(3, 1, 1))
+      sampled, *_ = turn(state, step, lambda state, batch, a=advantages: (
+          state, types.SimpleNamespace(advantages_KxBxG=a, grams=None)))
+      found.append(sampled.filled_KxB.sum(1).tolist())
+    return found
+
+  @parameterized.product(
+      lag_overlap=((0, True), (1, True), (1, False)), at=(0, 3)
+  )
+  def test_a_step_tells_after_two_steps_and_the_lag(self, lag_overlap, at):
+    lag, overlap = lag_overlap
+    expected = self.quotas(lag, overlap, None)
+    found = self.quotas(lag, overlap, at)
+    differ = [t for t in range(8) if found[t] != expected[t]]
+    self.assertEqual(differ, [at + 2 + lag])
 
 
 def sampled_by_hand():
@@ -424,12 +457,12 @@ class RunTest(parameterized.TestCase):
     self.assertEqual(expected['policy_lag'], {1: 0.0, 2: 0.0, 3: 0.0})
     self.assertNotEqual(got['update_norm'][2], expected['update_norm'][2])
     # The same prompts and keys, whoever samples.
-    for (p, m, k), (q, n, l) in zip(
-        lagging.requests, plain.requests, strict=True
-    ):
-      np.testing.assert_array_equal(p, q)
-      np.testing.assert_array_equal(m, n)
-      np.testing.assert_array_equal(*map(jax.random.key_data, (k, l)))
+    for own, other in zip(lagging.requests, plain.requests, strict=True):
+      for a, b in zip(own[:2], other[:2], strict=True):
+        np.testing.assert_array_equal(a, b)
+      np.testing.assert_array_equal(
+          *(jax.random.key_data(keys) for *_, keys in (own, other))
+      )
     self.check_second_batch(lagging, initial)
     # The trainer was another policy than the sampler from the second step on.
     for name in lagging.history.tasks:

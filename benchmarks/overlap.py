@@ -1,0 +1,135 @@
+"""What it saves to verify the next batch while the update is computed.
+
+    python -m benchmarks.overlap --config=configs/multidomain.py:tiny
+
+Two runs of a config with `rollout.lag=1` take turns, step by step: in one the
+update waits until the next batch is verified, in the other it does not. They
+have the same verifiers, and must come to the same parameters. A step is timed
+to its end, results included. Times are medians, and the ratio is the median of
+the ratios of neighbors.
+"""
+
+from collections.abc import Callable
+import statistics
+import tempfile
+import time
+
+from absl import app, flags
+import jax
+import jax.numpy as jnp
+import ml_collections
+from ml_collections import config_flags
+import numpy as np
+
+from gradlens import (
+    ahead,
+    build,
+    goal,
+    mixing,
+    rollout,
+    sampling,
+    tasks,
+    train,
+    train_step,
+)
+from gradlens.optimizer import make_optimizer
+
+_CONFIG = config_flags.DEFINE_config_file(
+    'config', None, 'Config file, with its argument after a colon.',
+    lock_config=True,
+)
+_REPEATS = flags.DEFINE_integer('repeats', 8, 'Steps of each that count.')
+_WARM_UP = 3  # steps before: two programs are compiled, and workers start
+
+# The seconds of a step, of its verification, and the state after it.
+Timed = tuple[float, float, train_step.TrainState]
+
+
+def stepper(
+    config: ml_collections.ConfigDict, run: build.Setup,
+    sample: rollout.Sampler, scorer: tasks.Verifier, late: tasks.Late, overlap: bool,
+) -> Callable[[int], Timed]:
+  """The steps of a run, one at a call."""
+  optimizer = make_optimizer(config, len(run.tasks), None)
+  # A step is given its state to write on.
+  run = run._replace(params=jax.tree.map(jnp.copy, run.params))
+  objective = goal.make_objective(config, run.stop_tokens)
+  step_fn = build.steps(config, run.model, optimizer, objective, run.mesh)[True]
+  mixture = mixing.mixture(config, run.tasks)
+  turn = ahead.Turns(
+      mixing.feed(
+          config, run, mixture, mixture.init(),
+          sampling.answers(config, run, sample, scorer),
+      ),
+      late, run.mesh, end=_WARM_UP + _REPEATS.value + 1, lag=1, overlap=overlap,
+      refills=config.mixture.refill_rounds > 0,
+  )
+  state = train.first_state(run, optimizer, jax.random.key(config.seed))
+
+  def step(number: int) -> Timed:
+    nonlocal state
+    start = time.perf_counter()
+    sampled, state, _ = turn(state, number, step_fn)
+    jax.block_until_ready(state)
+    seconds = time.perf_counter() - start
+    return seconds, sampled.seconds['verify'], state
+
+  return step
+
+
+def check_same(
+    serial: train_step.TrainState, overlapped: train_step.TrainState
+) -> None:
+  """Refuses times of two runs that are not one and the same.
+
+  Raises:
+    RuntimeError: their parameters differ.
+  """
+  same = jax.tree.map(np.array_equal, serial.params, overlapped.params)
+  if not all(jax.tree.leaves(same)):
+    raise RuntimeError('the two runs have come to different parameters')
+
+
+def main(argv: list[str]) -> None:
+  """Prints a row for each."""
+  del argv
+  config = _CONFIG.value
+  config.rollout.lag = 1
+  config.num_steps = _WARM_UP + _REPEATS.value + 1
+  run = build.setup(config)
+  sample = sampling.sampler(config, run)
+  with (
+      tempfile.TemporaryDirectory() as folder,
+      sampling.verifier(config, run) as scorer,
+  ):
+    late = tasks.Late(folder, 0)
+    serial, overlapped = (
+        stepper(config, run, sample, scorer, late, overlap)
+        for overlap in (False, True)
+    )
+    for number in range(_WARM_UP):
+      serial(number), overlapped(number)
+    pairs = [
+        (serial(number), overlapped(number))
+        for number in range(_WARM_UP, _WARM_UP + _REPEATS.value)
+    ]
+  check_same(*(state for *_, state in pairs[-1]))
+  kind = jax.devices()[0].device_kind
+  print(f'{kind}, jax {jax.__version__}, {_REPEATS.value} repeats')
+  print('| | seconds | of which verifiers | |')
+  print('|---|---:|---:|---:|')
+  for name, own in zip(('serial', 'overlapped'), zip(*pairs, strict=True),
+                       strict=True):
+    step, verify = (
+        statistics.median(one[i] for one in own) for i in range(2)
+    )
+    ratio = statistics.median(
+        one[0] / other[0]
+        for one, (other, _) in zip(own, pairs, strict=True)
+    )
+    print(f'| {name} | {step:.2f} | {verify:.2f} | {ratio:.2f}x |')
+
+
+if __name__ == '__main__':
+  flags.mark_flags_as_required(['config'])
+  app.run(main)
