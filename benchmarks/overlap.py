@@ -1,12 +1,14 @@
 """What it saves to verify the next batch while the update is computed.
 
-    python -m benchmarks.overlap --config=configs/multidomain.py:tiny
+    python -m benchmarks.overlap --verify_seconds=0.01 \
+      --config=configs/toy.py:prompts_per_task=8
 
 Two runs of a config with `rollout.lag=1` take turns, step by step: in one the
 update waits until the next batch is verified, in the other it does not. They
-have the same verifiers, and must come to the same parameters. A step is timed
-to its end, results included. Times are medians, and the ratio is the median of
-the ratios of neighbors.
+have the same verifiers, each of which computes for as long as is asked for
+before it scores, and must come to the same parameters. A step is timed to its
+end, results included. Times are medians, and the ratio is the median of the
+ratios of neighbors.
 """
 
 from collections.abc import Callable
@@ -21,6 +23,7 @@ import ml_collections
 from ml_collections import config_flags
 import numpy as np
 
+from benchmarks import busy
 from gradlens import (
     ahead,
     build,
@@ -39,6 +42,9 @@ _CONFIG = config_flags.DEFINE_config_file(
     lock_config=True,
 )
 _REPEATS = flags.DEFINE_integer('repeats', 8, 'Steps of each that count.')
+_VERIFY_SECONDS = flags.DEFINE_float(
+    'verify_seconds', 0.01, 'CPU time of a completion, beside its verifier.'
+)
 _WARM_UP = 3  # steps before: two programs are compiled, and workers start
 
 # The seconds of a step, of its verification, and the state after it.
@@ -47,7 +53,8 @@ Timed = tuple[float, float, train_step.TrainState]
 
 def stepper(
     config: ml_collections.ConfigDict, run: build.Setup,
-    sample: rollout.Sampler, scorer: tasks.Verifier, late: tasks.Late, overlap: bool,
+    sample: rollout.Sampler, scorer: tasks.Verifier, late: tasks.Late,
+    overlap: bool,
 ) -> Callable[[int], Timed]:
   """The steps of a run, one at a call."""
   optimizer = make_optimizer(config, len(run.tasks), None)
@@ -95,8 +102,14 @@ def main(argv: list[str]) -> None:
   del argv
   config = _CONFIG.value
   config.rollout.lag = 1
+  # A busy machine must not change a reward.
+  config.verifier.update(cpu_seconds=60.0, wall_seconds=600.0)
   config.num_steps = _WARM_UP + _REPEATS.value + 1
   run = build.setup(config)
+  run = run._replace(tasks=[
+      task._replace(verify=busy.Busy(task.verify, _VERIFY_SECONDS.value))
+      for task in run.tasks
+  ])
   sample = sampling.sampler(config, run)
   with (
       tempfile.TemporaryDirectory() as folder,
@@ -115,7 +128,10 @@ def main(argv: list[str]) -> None:
     ]
   check_same(*(state for *_, state in pairs[-1]))
   kind = jax.devices()[0].device_kind
-  print(f'{kind}, jax {jax.__version__}, {_REPEATS.value} repeats')
+  print(
+      f'{kind}, jax {jax.__version__}, {_REPEATS.value} repeats,'
+      f' {_VERIFY_SECONDS.value} s for each completion'
+  )
   print('| | seconds | of which verifiers | |')
   print('|---|---:|---:|---:|')
   for name, own in zip(('serial', 'overlapped'), zip(*pairs, strict=True),
