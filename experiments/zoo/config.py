@@ -1,10 +1,10 @@
-"""Eighteen small tasks of reasoning-gym for one model of 1.3M parameters.
+"""Eighteen small tasks of reasoning-gym, for one model of 1.3M parameters.
 
-    python -m gradlens.main --config=experiments/zoo/config.py:angles+bits+spell+sums
+    python -m gradlens.main --config=experiments/zoo/config.py:spell+sums ...
 
 An argument after the colon names tasks, all of which are there without it; keys
-follow, as in `angles+sums,num_steps=20`. Run from the root of the repository: the
-model that it starts with is made by `start.py`.
+follow, as in `spell+sums,num_steps=20`. From the root of the repository, where
+the model lies that runs start with; `start.py` makes it.
 """
 
 import ml_collections
@@ -116,7 +116,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         f' {", ".join(TASKS)}.'
     )
   c = default.get_config()
-  c.init_from = 'experiments/zoo/model'
+  c.init_from = 'runs/zoo'
   c.model.update(dict(
       hidden_size=160, intermediate_size=480, head_dim=40,
       max_position_embeddings=64,

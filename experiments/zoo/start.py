@@ -1,4 +1,4 @@
-"""The model that runs of `config` start with: supervised, from random parameters.
+"""The model that runs of `config.py` start with, from random parameters.
 
     python -m gradlens.main --config=experiments/zoo/start.py --workdir=runs/zoo
     python -m gradlens.export --workdir=runs/zoo --output=experiments/zoo/model
@@ -10,7 +10,7 @@ from experiments.zoo import config as zoo
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-  """Likelihood of the reference answers of all tasks of `config`."""
+  """Likelihood of the reference answers of all tasks of `config.py`."""
   c = zoo.get_config()
   with c.unlocked():
     c.init_from = ''
