@@ -56,6 +56,8 @@ TRAIN = [
 STUDIES = [
     'matplotlib>=3.9',
     'pandas>=2.2',
+    # Mixed-effects regression.
+    'statsmodels>=0.14',
 ]
 
 TEST = [

@@ -8,7 +8,7 @@ import pandas as pd
 import scipy.stats
 
 from experiments import study
-from experiments.imbalance import analysis
+from experiments.imbalance import analysis, rule_outs
 
 
 class RunTest(absltest.TestCase):
@@ -122,6 +122,82 @@ class AnalysisTest(absltest.TestCase):
     # above that of two before it. Ends have no such blocks.
     np.testing.assert_allclose(found.gain, 0.18)
     self.assertEqual(sorted(set(found.step)), [18, 24, 30, 36, 42, 48])
+
+
+class RuleOutsTest(absltest.TestCase):
+
+  def setUp(self):
+    super().setUp()
+    draw = np.random.default_rng(0)
+    rows = []
+    for k in range(20):
+      of_task = draw.normal()
+      for _ in range(60):
+        advantage, reward = draw.uniform(0.5, 1), draw.uniform()
+        rows.append(dict(
+            task=str(k), reward=reward, abs_advantage=advantage - k / 10,
+            prompt_length=draw.normal(), length=draw.normal(),
+            surprise=draw.normal(), tokens=draw.normal(),
+            # Rises with the advantage within a task, falls across tasks.
+            norm_sq=np.exp(
+                4 * advantage + k / 10 + of_task + 0.1 * draw.normal()
+            ),
+        ))
+    self.prompts = pd.DataFrame(rows)
+
+  def test_within_and_across(self):
+    inside = rule_outs.within(self.prompts, 'abs_advantage')
+    self.assertGreater(inside.low, 0.95)
+    self.assertLess(rule_outs.across(self.prompts, 'abs_advantage').value, 0)
+    self.assertBetween(
+        0, *rule_outs.within(self.prompts, 'length')[1:]
+    )
+
+  def test_what_does_not_vary_is_left_out(self):
+    self.prompts['length'] = 3.0
+    self.assertTrue(np.isnan(rule_outs.within(self.prompts, 'length').value))
+    self.assertGreater(rule_outs.explained(self.prompts)['factors'], 0)
+
+  def test_prompts_without_a_gradient_have_no_logarithm(self):
+    none = self.prompts.assign(norm_sq=0.0)
+    both = pd.concat([self.prompts, none])
+    self.assertEqual(
+        rule_outs.within(both, 'reward'), rule_outs.within(self.prompts,
+                                                           'reward')
+    )
+
+  def test_matched(self):
+    self.prompts.loc[self.prompts.task == '3', 'reward'] = 0.9
+    found = rule_outs.matched(self.prompts)
+    self.assertBetween(found.reward.min(), 0.25, 0.3)
+    self.assertBetween(found.reward.max(), 0.7, 0.75)
+    self.assertEqual(set(found.task), set(self.prompts.task) - {'3'})
+
+  def test_explained(self):
+    found = rule_outs.explained(self.prompts)
+    # Within a task: 4 x a uniform of width 0.5, and noise of 0.1.
+    np.testing.assert_allclose(found['within'], 4**2 / 48 + 0.01, rtol=0.1)
+    np.testing.assert_allclose(found['within_left'], 0.01, rtol=0.1)
+    # Between tasks the advantage is k / 10 lower: the fit undoes this, too.
+    logs = np.log(self.prompts.norm_sq).groupby(self.prompts.task).mean()
+    np.testing.assert_allclose(found['between'], logs.var(), rtol=0.1)
+    self.assertGreater(found['between_left'], found['between'])
+    self.assertGreater(found['whole'], 0.99)
+
+  def test_stage_shares(self):
+    draw = np.random.default_rng(1)
+    logs = draw.normal(size=(18, 4)) * np.array([2.0, 1.0, 0.1, 0.1])
+    stages = pd.DataFrame(np.exp(logs), columns=rule_outs.STAGES)
+    stages['norm_sq'] = stages.prod(axis=1)
+    found = rule_outs.stage_shares(stages)
+    whole = logs.sum(1)
+    for i, name in enumerate(rule_outs.STAGES):
+      np.testing.assert_allclose(
+          found[name].value,
+          np.cov(logs[:, i], whole, ddof=0)[0, 1] / whole.var(),
+      )
+    np.testing.assert_allclose(sum(e.value for e in found.values()), 1)
+    self.assertBetween(0.8, found['token'].low, found['token'].high)
 
 
 if __name__ == '__main__':
