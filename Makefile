@@ -12,7 +12,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test quick lint bench trl-check warm-start clean
+.PHONY: demo test quick lint bench trl-check study warm-start clean
 
 demo: $(INSTALLED)
 	$(RUN) -m gradlens.main --config=configs/toy.py --workdir=runs/demo
@@ -41,6 +41,14 @@ bench: $(INSTALLED) .venv-bench/installed .venv-bench-trl/installed \
 	$(RUN) -m benchmarks.depth
 	$(RUN) -m benchmarks.grpo --trl=.venv-bench-trl/bin/python \
 	  --tunix=.venv-bench-tunix/bin/python
+
+# An experiment of experiments/, resumed where it was cut, and its figures:
+# make study NAME=imbalance, or NAME=imbalance:smoke for a few steps of it.
+study: $(INSTALLED)
+	$(RUN) -m experiments.$(STUDY).run --variant=$(VARIANT)
+	$(RUN) -m experiments.$(STUDY).plot --variant=$(VARIANT)
+study: STUDY = $(word 1,$(subst :, ,$(NAME)))
+study: VARIANT = $(or $(word 2,$(subst :, ,$(NAME))),all)
 
 # The losses and advantages of TRL beside these: how far they are apart.
 trl-check: $(INSTALLED) .venv-bench-trl/installed

@@ -51,13 +51,20 @@ TRAIN = [
     'transformers>=5.0',
 ]
 
+# What experiments/ reads its tables with, and draws its figures, as the
+# notebooks of colabs/ do.
+STUDIES = [
+    'matplotlib>=3.9',
+    'pandas>=2.2',
+    # Mixed-effects regression.
+    'statsmodels>=0.14',
+]
+
 TEST = [
     # What tensorflow-datasets' test of builders imports and does not ask for.
     'dill>=0.3.9',
     # The kernel in which tests run the notebooks of colabs/.
     'ipykernel>=6.29',
-    # What those notebooks draw with.
-    'matplotlib>=3.9',
     # Runs a notebook from top to bottom.
     'nbclient>=0.10',
     'pytest>=8.0',
@@ -126,6 +133,7 @@ setuptools.setup(
         'bench': BENCH,
         'bench-trl': BENCH_TRL,
         'bench-tunix': BENCH_TUNIX,
-        'test': [*TRAIN, *AOT, *TEST],
+        'studies': [*TRAIN, *STUDIES],
+        'test': [*TRAIN, *AOT, *STUDIES, *TEST],
     },
 )

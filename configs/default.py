@@ -129,9 +129,11 @@ def get_config() -> ml_collections.ConfigDict:
       kind='naive',  # the Gram that is seen; or 'unbiased', 'cross'
       match_norm=False,
   ))
+  # 'adamw'; 'lion', whose updates are signs; or 'sgd', which has no momentum,
+  # and so no b1 and b2. A clip_norm of 0 is without clipping.
   c.optimizer = ml_collections.ConfigDict(dict(
-      learning_rate=1e-3, schedule='constant', warmup_steps=5, b1=0.9,
-      b2=0.99, weight_decay=0.0, clip_norm=1.0,
+      name='adamw', learning_rate=1e-3, schedule='constant', warmup_steps=5,
+      b1=0.9, b2=0.99, weight_decay=0.0, clip_norm=1.0,
   ))
 
   # Decompose the gradient every so many steps; 0 never does.

@@ -1,4 +1,4 @@
-"""The optimizer: correction, clipping, AdamW, as one optax chain."""
+"""The optimizer: correction, clipping, descent, as one optax chain."""
 
 from typing import Any, NamedTuple
 
@@ -45,6 +45,18 @@ SCHEDULES = dict(
     ),
     cosine=lambda peak, warmup, steps: optax.warmup_cosine_decay_schedule(
         0.0, peak, warmup, max(steps, warmup + 1)
+    ),
+)
+# Of a schedule and the config's `optimizer`.
+DESCENTS = dict(
+    adamw=lambda rate, o: optax.adamw(
+        rate, b1=o.b1, b2=o.b2, weight_decay=o.weight_decay
+    ),
+    lion=lambda rate, o: optax.lion(
+        rate, b1=o.b1, b2=o.b2, weight_decay=o.weight_decay
+    ),
+    sgd=lambda rate, o: optax.chain(
+        optax.add_decayed_weights(o.weight_decay), optax.sgd(rate)
     ),
 )
 
@@ -127,9 +139,10 @@ def make_optimizer(
         f'config.correction.apply={c.apply!r}, blocks={c.blocks!r}, '
         f'kind={c.kind!r}: {error}.'
     ) from error
+  clip = optax.clip_by_global_norm(o.clip_norm)
   rest = (
-      optax.clip_by_global_norm(o.clip_norm),
-      optax.adamw(schedule, b1=o.b1, b2=o.b2, weight_decay=o.weight_decay),
+      clip if o.clip_norm else optax.identity(),
+      choose('optimizer.name', o.name, DESCENTS)(schedule, o),
   )
   return Optimizer(
       correct, optax.chain(correct, *rest), optax.chain(*rest), by_step

@@ -27,7 +27,7 @@ PROGRAM = (
     'command', 'optimizer', 'placement', 'policies', 'task_gradients',
     'train_step', 'feed', 'ahead', 'metrics', 'record', 'claim', 'checkpoint',
     'passing', 'evaluation', 'report', 'values', 'meshes', 'goal', 'build',
-    'sampling', 'mixing', 'profile', 'train',
+    'sampling', 'mixing', 'profile', 'measurement', 'train',
 )
 COMMANDS = ('main', 'measure', 'evaluate', 'export', 'aot')
 
@@ -37,7 +37,7 @@ PLACE |= dict.fromkeys(COMMANDS, len(PLACE))
 
 LIBRARY_MAY_IMPORT = {'gradlens', 'jax', 'jaxlib', 'numpy', 'optax'}
 NEVER_IMPORTED = {'benchmarks', 'colabs', 'configs', 'experiments', 'tests'}
-SEES_CONFIG = {'optimizer', 'train', *COMMANDS}
+SEES_CONFIG = {'optimizer', 'measurement', 'train', *COMMANDS}
 
 
 def imports(tree: ast.AST, package: str) -> set[str]:

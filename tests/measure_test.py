@@ -1,12 +1,14 @@
 """Measuring: the estimates are numpy's, and the gradient is the batch's."""
 
+import json
+
 from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tiny_config
 
-from gradlens import build, measure, models, sampling
+from gradlens import build, measure, measurement, models, sampling
 from gradlens.mixture import Mixture
 
 
@@ -28,9 +30,9 @@ class EstimateTest(parameterized.TestCase):
     self.rewards_SxK = rng.uniform(0, 1, (5, 3))
 
   def estimate(self, shares=(0.5, 0.25, 0.25)):
-    return measure._estimate(
+    return measurement.estimate(measurement.Grams(
         ['x', 'y', 'z'], self.blocks, np.array(shares), self.rewards_SxK
-    )
+    ))
 
   def test_unbiased_is_the_mean_over_pairs_of_different_splits(self):
     pairs_K = np.zeros(3)
@@ -97,11 +99,32 @@ class EstimateTest(parameterized.TestCase):
     self.assertRegex(text, r'\na +2\d%')
 
 
+  def test_json_has_every_number_by_task(self):
+    self.blocks['a'][10:] = self.blocks['a'][:, 10:] = 0
+    self.blocks['b'][10:] = self.blocks['b'][:, 10:] = 0
+    measured = self.estimate()
+    text = json.dumps(measure.as_json(measured), allow_nan=False)
+    found = json.loads(text)
+    self.assertEqual(
+        list(found), ['rewards', 'norm_sq', 'intrinsic', 'naive', 'ratio',
+                      'layer_shares'],
+    )
+    np.testing.assert_array_equal(
+        found['norm_sq']['y'], [bound[1] for bound in measured.norm_sq_K]
+    )
+    self.assertEqual(found['naive']['x'], measured.naive_K[0])
+    self.assertEqual(
+        found['layer_shares']['b']['x'], measured.layer_shares['b'][0]
+    )
+    # Without any gradient.
+    self.assertIsNone(found['layer_shares']['a']['z'])
+
+
 class MeasureTest(parameterized.TestCase):
 
   def test_gradient_is_that_of_one_large_batch(self):
     config = tiny_config.get_config('seed=3')  # both tasks earn something
-    measured = measure.measure(config, num_prompts=24, num_splits=3)
+    measured = measurement.measure(config, num_prompts=24, num_splits=3)
     run = build.setup(config)
     sample = sampling.sampler(config, run)
     with sampling.verifier(config, run) as verifier:
@@ -155,7 +178,7 @@ class MeasureTest(parameterized.TestCase):
     for sizes in (dict(), dict(task=4, fsdp=2)):
       config = tiny_config.get_config('seed=3')
       config.mesh.update(sizes)
-      found.append(measure.measure(config, num_prompts=24, num_splits=3))
+      found.append(measurement.measure(config, num_prompts=24, num_splits=3))
     alone, spread = found
     self.assertGreater(alone.naive_K.min(), 0)
     np.testing.assert_allclose(spread.naive_K, alone.naive_K, rtol=1e-4)
@@ -170,7 +193,7 @@ class MeasureTest(parameterized.TestCase):
   )
   def test_refuses(self, num_prompts, num_splits, message):
     with self.assertRaisesRegex(ValueError, message):
-      measure.measure(
+      measurement.measure(
           tiny_config.get_config(), num_prompts=num_prompts,
           num_splits=num_splits,
       )

@@ -103,12 +103,52 @@ class ChainTest(absltest.TestCase):
     np.testing.assert_array_equal(gl.task_weights(state), [3.0, 5.0])
 
 
+class DescentTest(parameterized.TestCase):
+
+  def updates(self, grads, **changes):
+    """Of parameters of 2, by gradients that are one task's."""
+    optimizer = make_optimizer(
+        _config(optimizer__warmup_steps=0, **changes), 1, None
+    )
+    params = dict(w=jnp.full(2, 2.0))
+    state, found = optimizer.corrected.init(params), []
+    for grad in grads:
+      rows = dict(w=jnp.stack([jnp.asarray(grad), jnp.zeros(2)]))
+      update, state = optimizer.corrected.update(rows, state, params)
+      found.append(update['w'])
+    return np.array(found)
+
+  def test_sgd_has_no_memory(self):
+    grads = np.array([[3.0, -4.0], [0.3, 0.4]])
+    # The first is clipped to a length of 1; decay comes after that.
+    want = -1e-3 * (np.array([[0.6, -0.8], [0.3, 0.4]]) + 0.1 * 2)
+    got = self.updates(
+        grads, optimizer__name='sgd', optimizer__weight_decay=0.1
+    )
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+  def test_without_clipping(self):
+    grads = np.array([[3.0, -4.0]])
+    got = self.updates(grads, optimizer__name='sgd', optimizer__clip_norm=0.0)
+    np.testing.assert_allclose(got, -1e-3 * grads, rtol=1e-5)
+
+  def test_lion_takes_signs(self):
+    # Moments are (1 - b2) g = 0.01 g after one step; the second update is the
+    # sign of 0.9 of these and 0.1 of the second gradient: of
+    # (0.009 * 0.6 - 0.1 * 0.1, -0.009 * 0.8 + 0.1 * 0.05).
+    got = self.updates(
+        np.array([[0.6, -0.8], [-0.1, 0.05]]), optimizer__name='lion'
+    )
+    np.testing.assert_allclose(got, -1e-3 * np.array([[1, -1], [-1, -1]]))
+
+
 class ErrorTest(parameterized.TestCase):
 
   @parameterized.parameters(
       ('correction__name', 'pcgrads', "correction.name='pcgrads'.*pcgrad"),
       ('correction__blocks', 'leaf', "correction.blocks='leaf'.*global, layer"),
       ('optimizer__schedule', 'step', "optimizer.schedule='step'.*cosine"),
+      ('optimizer__name', 'adam', "optimizer.name='adam'.*adamw, lion, sgd"),
   )
   def test_an_unknown_name_is_named_with_the_choices(self, key, value, message):
     with self.assertRaisesRegex(ValueError, message):

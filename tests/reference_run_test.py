@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny_config
 
-from gradlens import checkpoint, measure, train
+from gradlens import checkpoint, measurement, train
 
 ARG = (
     'loss.kl_coef=0.2,loss.importance_cap=2,num_mini_batches=2,inner_epochs=2,'
@@ -65,12 +65,13 @@ class MeasureTest(absltest.TestCase):
         'loss.kl_coef=0.2,loss.mask_truncated=True,num_mini_batches=2'
     )
     with (
-        mock.patch.object(measure.build, 'setup', side_effect=ZeroDivisionError)
-        as setup,
-        self.assertLogs('gradlens.measure') as logs,
+        mock.patch.object(
+            measurement.build, 'setup', side_effect=ZeroDivisionError
+        ) as setup,
+        self.assertLogs('gradlens.measurement') as logs,
         self.assertRaises(ZeroDivisionError),
     ):
-      measure.measure(config, num_prompts=24, num_splits=3)
+      measurement.measure(config, num_prompts=24, num_splits=3)
     (used,), _ = setup.call_args
     self.assertEqual(used.loss.kl_coef, 0.0)
     self.assertFalse(used.loss.mask_truncated)

@@ -1,0 +1,104 @@
+"""What the tables say: ratios of norms, gains and shares, with intervals.
+
+K tasks, T blocks of steps of all seeds, one seed after the other.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+import gradlens as gl
+
+# Of steps, in every run: what the jackknife leaves out is one of them.
+_BLOCKS = 10
+
+
+class Estimate(NamedTuple):
+  """A number with its 95% interval."""
+
+  value: float
+  low: float
+  high: float
+
+  def __str__(self) -> str:
+    return f'{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]'
+
+
+def series(steps: pd.DataFrame, column: str) -> tuple[list[str], np.ndarray]:
+  """Names of the tasks, and their values `[T, K]`."""
+  wide = steps.pivot(index=['seed', 'step'], columns='task', values=column)
+  return list(wide.columns), wide.to_numpy()
+
+
+def averages(steps: pd.DataFrame, column: str) -> dict[str, Estimate]:
+  """Over steps and seeds, of each task."""
+  names, values_TxK = series(steps, column)
+  bounds = gl.over_steps(
+      lambda means_K: means_K, values_TxK,
+      num_blocks=_BLOCKS * steps.seed.nunique(),
+  )
+  return {
+      name: Estimate(*(float(bound[k]) for bound in bounds))
+      for k, name in enumerate(names)
+  }
+
+
+def ratios(steps: pd.DataFrame, column: str) -> dict[str, Estimate]:
+  """Of each task's average to the smallest; intervals hold for all pairs."""
+  names, values_TxK = series(steps, column)
+  bounds = gl.norm_ratios(
+      values_TxK, num_blocks=_BLOCKS * steps.seed.nunique()
+  )
+  return {
+      name: Estimate(*(float(bound[k]) for bound in bounds))
+      for k, name in enumerate(names)
+  }
+
+
+def gains(heldout: pd.DataFrame) -> dict[str, Estimate]:
+  """Held-out reward, last less first, over seeds (Student's t)."""
+  return _gains(heldout, lambda first, last: last - first)
+
+
+def headroom_gains(heldout: pd.DataFrame) -> dict[str, Estimate]:
+  """The same, of what there was to gain."""
+  return _gains(heldout, lambda first, last: (last - first) / (1 - first))
+
+
+def _gains(heldout: pd.DataFrame, gain) -> dict[str, Estimate]:
+  found = {}
+  for task, own in heldout.groupby('task'):
+    wide = own.pivot(index='seed', columns='step', values='reward')
+    of_seeds = gain(
+        wide[wide.columns.min()].to_numpy(), wide[wide.columns.max()].to_numpy()
+    )
+    found[task] = Estimate(*map(float, gl.jackknife(np.mean, of_seeds)))
+  return found
+
+
+def paper_gains(steps: pd.DataFrame, window: int) -> pd.DataFrame:
+  """Training reward of as many blocks after a block, less that before it."""
+  rows = []
+  for (seed, task), own in steps.groupby(['seed', 'task']):
+    reward_T = own.sort_values('step').reward.to_numpy()
+    at = own.sort_values('step').step.to_numpy()
+    for t in range(window, len(reward_T) - window):
+      rows.append(dict(
+          seed=seed, task=task, step=at[t],
+          gain=reward_T[t + 1:t + 1 + window].mean()
+          - reward_T[t - window:t].mean(),
+      ))
+  return pd.DataFrame(rows, columns=['seed', 'task', 'step', 'gain'])
+
+
+def spread(ratio_of: dict[str, Estimate]) -> tuple[str, Estimate]:
+  """The loudest task, and how much louder it is than the quietest."""
+  loudest = max(ratio_of, key=lambda name: ratio_of[name].value)
+  return loudest, ratio_of[loudest]
+
+
+def ranks(values: Sequence[float], others: Sequence[float]) -> float:
+  """Spearman's rank correlation."""
+  return float(gl.rank_correlation(np.array(values), np.array(others)))

@@ -1,0 +1,82 @@
+"""What is run: figure 1 under four normalizations, and three optimizers."""
+
+from collections.abc import Iterator
+
+from experiments.study import Arm
+
+CONFIG = 'experiments/zoo/config.py'
+# Tasks of different kinds, and tasks of arithmetic.
+SETTINGS = dict(
+    mixed='bases+palindrome+spell+sums',
+    arithmetic='decimals+fractions+sums+terms',
+)
+NORMALIZATIONS = dict(
+    sequence='loss.aggregate=sequence_mean',
+    token='loss.aggregate=token_mean',
+    fixed='loss.aggregate=fixed_length',
+    task='loss.aggregate=token_mean,loss.normalize=task',
+)
+# Learning rates whose first updates are about as long.
+OPTIMIZERS = dict(
+    adamw='optimizer.name=adamw',
+    lion='optimizer.name=lion',
+    sgd='optimizer.name=sgd,optimizer.learning_rate=0.3',
+)
+CLIPS = dict(clip='optimizer.clip_norm=1.0', free='optimizer.clip_norm=0.0')
+
+_MAIN, _MEASURE = 'gradlens.main', 'gradlens.measure'
+
+
+def _arm(
+    part: str, setting: str, kind: str, seed: int, keys: list[str],
+    program: str = _MAIN, flags: tuple[str, ...] = (),
+) -> Arm:
+  config = ','.join([
+      f'{CONFIG}:{SETTINGS[setting]}', f'seed={seed}', *keys
+  ])
+  labels = dict(part=part, setting=setting, kind=kind, seed=seed)
+  return Arm(labels, program, config, flags)
+
+
+def figure(seeds: int, keys: list[str]) -> Iterator[Arm]:
+  """Training runs: several of the first normalization, one of the others."""
+  for setting in SETTINGS:
+    for i, (kind, normalization) in enumerate(NORMALIZATIONS.items()):
+      for seed in range(1 if i else seeds):
+        yield _arm('figure', setting, kind, seed, [normalization, *keys])
+
+
+def fixed(prompts: int, keys: list[str]) -> Iterator[Arm]:
+  """One set of completions of the first policy, under every normalization."""
+  flags = f'--prompts={prompts}', '--splits=8', '--json'
+  for setting in SETTINGS:
+    for kind, normalization in NORMALIZATIONS.items():
+      yield _arm(
+          'fixed', setting, kind, 0, [normalization, *keys], _MEASURE, flags
+      )
+
+
+def optimizers(keys: list[str]) -> Iterator[Arm]:
+  """Training runs by every optimizer, with and without clipping."""
+  for setting in SETTINGS:
+    for name, optimizer in OPTIMIZERS.items():
+      for clip, norm in CLIPS.items():
+        yield _arm(
+            'optimizer', setting, f'{name}-{clip}', 0, [optimizer, norm, *keys]
+        )
+
+
+def everything() -> list[Arm]:
+  """The study."""
+  short = ['num_steps=30', 'evaluate.every=30']
+  return [*fixed(1024, []), *figure(3, []), *optimizers(short)]
+
+
+def smoke() -> list[Arm]:
+  """One arm of each part that goes another way, and no more than it needs."""
+  keys = [
+      'num_steps=4', 'prompts_per_task=8', 'num_completions=4',
+      'evaluate.every=2', 'evaluate.num_completions=1', 'gain_window=1',
+  ]
+  parts = fixed(64, keys), figure(2, keys), optimizers(keys)
+  return [arm for part in parts for arm in list(part)[:2]]

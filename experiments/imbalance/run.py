@@ -1,0 +1,57 @@
+"""Runs the study of imbalance, and writes its tables.
+
+    make study NAME=imbalance
+    make study NAME=imbalance:smoke
+"""
+
+import json
+import pathlib
+
+from absl import app, flags
+import pandas as pd
+
+from experiments import study, tables
+from experiments.imbalance import arms
+
+_HERE = pathlib.Path(__file__).parent
+_VARIANT = flags.DEFINE_enum(
+    'variant', 'all', ['all', 'smoke'], 'The study, or a few steps of it.'
+)
+_JOBS = flags.DEFINE_integer('jobs', 2, 'Runs at a time, each on one core.')
+
+
+def fixed(
+    chosen: list[study.Arm], outcomes: dict[str, study.Outcome]
+) -> pd.DataFrame:
+  """What `gradlens.measure` printed, a row a task."""
+  rows = []
+  for arm in (arm for arm in chosen if arm.labels['part'] == 'fixed'):
+    found = json.loads(outcomes[arm.name].printed)
+    for task, (value, low, high) in found['norm_sq'].items():
+      rows.append(arm.labels | dict(
+          task=task, norm_sq=value, low=low, high=high,
+          naive=found['naive'][task], intrinsic=found['intrinsic'][task][0],
+          reward=found['rewards'][task][0],
+      ))
+  return pd.DataFrame(rows)
+
+
+def main(argv: list[str]) -> None:
+  """Runs what is not done, then reads all of it."""
+  del argv
+  smoke = _VARIANT.value == 'smoke'
+  chosen = arms.smoke() if smoke else arms.everything()
+  folder, results, _ = study.places(_HERE, _VARIANT.value)
+  outcomes = study.run(chosen, folder, _JOBS.value)
+  runs = tables.load(chosen, folder)
+  tables.write(
+      tables.steps(chosen, runs, block=2 if smoke else 6),
+      results / 'steps.csv',
+  )
+  tables.write(tables.heldout(chosen, runs), results / 'heldout.csv')
+  tables.write(fixed(chosen, outcomes), results / 'fixed.csv')
+  tables.write(tables.provenance(chosen, outcomes), results / 'runs.csv')
+
+
+if __name__ == '__main__':
+  app.run(main)

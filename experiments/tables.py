@@ -1,0 +1,102 @@
+"""Tables: what the runs of a study left, as small CSV files.
+
+    steps.csv    a row per arm, task and block of steps: means over the block
+    heldout.csv  a row per arm, task and evaluation
+    runs.csv     a row per arm: what ran, on which commit, with which config
+"""
+
+from collections.abc import Sequence
+import pathlib
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments import study
+from gradlens.report import history
+
+# Of each column, the metric (docs/metrics.md).
+METRICS = dict(
+    norm_sq='norm_sq/unbiased',
+    naive='norm_sq/naive',
+    intrinsic='intrinsic_norm_sq/unbiased',
+    reward='reward',
+    abs_advantage='abs_advantage',
+    length='length',
+    entropy='entropy',
+    share='share/before',
+    share_corrected='share/after',
+    share_optimizer='share/optimizer',
+)
+_DIGITS = '%.6g'
+
+
+def load(
+    arms: Sequence[study.Arm], folder: pathlib.Path
+) -> dict[str, history.Run]:
+  """The runs of those arms that are runs, by name."""
+  return {
+      arm.name: history.load(folder / arm.name) for arm in arms
+      if arm.program == 'gradlens.main'
+  }
+
+
+def steps(
+    arms: Sequence[study.Arm], runs: dict[str, history.Run], block: int
+) -> pd.DataFrame:
+  """Means over blocks of as many steps; `step` is the last of a block."""
+  rows = []
+  for arm in (arm for arm in arms if arm.name in runs):
+    run = runs[arm.name]
+    series = {name: run.per_task(tag) for name, tag in METRICS.items()}
+    for start in range(0, len(run.steps), block):
+      part = slice(start, start + block)
+      for k, task in enumerate(run.tasks):
+        rows.append(arm.labels | dict(
+            task=task, step=int(run.steps[part][-1]),
+            **{name: float(np.mean(values[part, k]))
+               for name, values in series.items()},
+        ))
+  return pd.DataFrame(rows)
+
+
+def heldout(
+    arms: Sequence[study.Arm], runs: dict[str, history.Run]
+) -> pd.DataFrame:
+  """Mean held-out rewards of every evaluation."""
+  rows = []
+  for arm in (arm for arm in arms if arm.name in runs):
+    run = runs[arm.name]
+    for task in run.tasks:
+      for step, reward in zip(*run.heldout(task), strict=True):
+        rows.append(arm.labels | dict(
+            task=task, step=int(step), reward=float(reward)
+        ))
+  return pd.DataFrame(rows)
+
+
+def provenance(
+    arms: Sequence[study.Arm], outcomes: dict[str, study.Outcome]
+) -> pd.DataFrame:
+  """What ran."""
+  return pd.DataFrame([
+      arm.labels | dict(
+          command=f'python -m {arm.program} --config={arm.config} '
+          + ' '.join(arm.flags),
+          config_hash=outcomes[arm.name].config_hash,
+          commit=outcomes[arm.name].commit,
+          seconds=round(outcomes[arm.name].seconds),
+      ) for arm in arms
+  ])
+
+
+def write(table: pd.DataFrame, path: pathlib.Path) -> None:
+  """Six digits of every number."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  table.to_csv(path, index=False, float_format=_DIGITS, lineterminator='\n')
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+  """A table as a README has it."""
+  lines = [header, ['---'] * len(header), *rows]
+  return '\n'.join(f'| {" | ".join(map(str, line))} |' for line in lines)

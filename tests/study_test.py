@@ -1,0 +1,204 @@
+"""Studies: arms run once each, on a core each, and go on where they were."""
+
+import pathlib
+
+from absl.testing import absltest
+import numpy as np
+import pandas as pd
+import scipy.stats
+
+from experiments import study
+from experiments.imbalance import analysis, rule_outs
+
+
+class RunTest(absltest.TestCase):
+
+  def setUp(self):
+    super().setUp()
+    self.folder = pathlib.Path(self.create_tempdir().full_path)
+    self.calls = self.folder / 'calls'
+
+  def arm(self, name, *flags):
+    return study.Arm(
+        dict(kind=name, seed=0), 'tests.fake_arm', name,
+        (f'--log={self.calls}', *flags),
+    )
+
+  def run_arms(self, *arms, jobs=1):
+    return study.run(arms, self.folder / 'study', jobs, say=lambda line: None)
+
+  def called(self):
+    return self.calls.read_text().split()
+
+  def test_every_arm_has_a_core(self):
+    outcomes = self.run_arms(self.arm('a'), self.arm('b'), jobs=2)
+    self.assertEqual(list(outcomes), ['a-0', 'b-0'])
+    for name in 'ab':
+      config, *cores = outcomes[f'{name}-0'].printed.split()
+      self.assertEqual(config, name)
+      self.assertLen(cores, 1)
+    self.assertNotEqual(
+        outcomes['a-0'].config_hash, outcomes['b-0'].config_hash
+    )
+
+  def test_what_is_done_is_not_done_again(self):
+    first = self.run_arms(self.arm('a'))
+    again = self.run_arms(self.arm('a'), self.arm('b'))
+    self.assertEqual(self.called(), ['a', 'b'])
+    self.assertEqual(again['a-0'], first['a-0'])
+
+  def test_goes_on_after_a_failure(self):
+    fails = pathlib.Path(f'{self.calls}.b.fails')
+    fails.touch()
+    arms = self.arm('a'), self.arm('b'), self.arm('c')
+    with self.assertRaisesRegex(RuntimeError, r'b-0 ended with code 1; .*log'):
+      self.run_arms(*arms)
+    log = self.folder / 'study' / 'b-0.log'
+    self.assertIn('as it was asked to', log.read_text())
+    fails.unlink()
+    self.run_arms(*arms)
+    self.assertEqual(self.called().count('a'), 1)
+    self.assertEqual(self.called().count('b'), 2)
+
+  def test_another_command_is_not_taken_for_it(self):
+    self.run_arms(self.arm('a'))
+    with self.assertRaisesRegex(ValueError, 'a-0.json is of another command'):
+      self.run_arms(self.arm('a', '--other=1'))
+
+  def test_names_differ(self):
+    with self.assertRaisesRegex(ValueError, 'share a name'):
+      self.run_arms(self.arm('a'), self.arm('a'))
+
+
+class AnalysisTest(absltest.TestCase):
+
+  def setUp(self):
+    super().setUp()
+    draw = np.random.default_rng(0)
+    self.steps = pd.DataFrame([
+        dict(seed=seed, task=task, step=step,
+             norm_sq=scale * draw.uniform(0.9, 1.1), reward=step / 100)
+        for seed in range(3) for step in range(6, 61, 6)
+        for task, scale in (('loud', 8.0), ('quiet', 2.0))
+    ])
+
+  def test_averages_are_of_all_seeds(self):
+    own = self.steps[self.steps.task == 'loud'].norm_sq.to_numpy()
+    found = analysis.averages(self.steps, 'norm_sq')['loud']
+    # The jackknife of a mean over 30 blocks is Student's interval.
+    margin = scipy.stats.t.ppf(0.975, 29) * own.std(ddof=1) / np.sqrt(30)
+    np.testing.assert_allclose(
+        found, [own.mean(), own.mean() - margin, own.mean() + margin],
+        rtol=1e-6,
+    )
+
+  def test_spread(self):
+    loudest, ratio = analysis.spread(analysis.ratios(self.steps, 'norm_sq'))
+    self.assertEqual(loudest, 'loud')
+    self.assertBetween(4.0, ratio.low, ratio.high)
+    self.assertLess(ratio.high - ratio.low, 0.8)
+
+  def test_gains_over_seeds(self):
+    last = np.array([0.5, 0.7, 0.9])
+    heldout = pd.DataFrame([
+        dict(seed=seed, task='t', step=step, reward=reward)
+        for seed in range(3)
+        for step, reward in ((0, 0.2), (30, 0.9), (60, last[seed]))
+    ])
+    gains = last - 0.2
+    margin = scipy.stats.t.ppf(0.975, 2) * gains.std(ddof=1) / np.sqrt(3)
+    np.testing.assert_allclose(
+        analysis.gains(heldout)['t'], [0.5, 0.5 - margin, 0.5 + margin],
+        rtol=1e-6,
+    )
+    # Of 0.8 that there was to gain.
+    np.testing.assert_allclose(
+        analysis.headroom_gains(heldout)['t'][0], 0.5 / 0.8
+    )
+
+  def test_gains_of_the_paper(self):
+    found = analysis.paper_gains(self.steps, window=2)
+    # Rewards rise by 0.06 a block: the mean of two blocks after one is 3 blocks
+    # above that of two before it. Ends have no such blocks.
+    np.testing.assert_allclose(found.gain, 0.18)
+    self.assertEqual(sorted(set(found.step)), [18, 24, 30, 36, 42, 48])
+
+
+class RuleOutsTest(absltest.TestCase):
+
+  def setUp(self):
+    super().setUp()
+    draw = np.random.default_rng(0)
+    rows = []
+    for k in range(20):
+      of_task = draw.normal()
+      for _ in range(60):
+        advantage, reward = draw.uniform(0.5, 1), draw.uniform()
+        rows.append(dict(
+            task=str(k), reward=reward, abs_advantage=advantage - k / 10,
+            prompt_length=draw.normal(), length=draw.normal(),
+            surprise=draw.normal(), tokens=draw.normal(),
+            # Rises with the advantage within a task, falls across tasks.
+            norm_sq=np.exp(
+                4 * advantage + k / 10 + of_task + 0.1 * draw.normal()
+            ),
+        ))
+    self.prompts = pd.DataFrame(rows)
+
+  def test_within_and_across(self):
+    inside = rule_outs.within(self.prompts, 'abs_advantage')
+    self.assertGreater(inside.low, 0.95)
+    self.assertLess(rule_outs.across(self.prompts, 'abs_advantage').value, 0)
+    self.assertBetween(
+        0, *rule_outs.within(self.prompts, 'length')[1:]
+    )
+
+  def test_what_does_not_vary_is_left_out(self):
+    self.prompts['length'] = 3.0
+    self.assertTrue(np.isnan(rule_outs.within(self.prompts, 'length').value))
+    self.assertGreater(rule_outs.explained(self.prompts)['factors'], 0)
+
+  def test_prompts_without_a_gradient_have_no_logarithm(self):
+    none = self.prompts.assign(norm_sq=0.0)
+    both = pd.concat([self.prompts, none])
+    self.assertEqual(
+        rule_outs.within(both, 'reward'), rule_outs.within(self.prompts,
+                                                           'reward')
+    )
+
+  def test_matched(self):
+    self.prompts.loc[self.prompts.task == '3', 'reward'] = 0.9
+    found = rule_outs.matched(self.prompts)
+    self.assertBetween(found.reward.min(), 0.25, 0.3)
+    self.assertBetween(found.reward.max(), 0.7, 0.75)
+    self.assertEqual(set(found.task), set(self.prompts.task) - {'3'})
+
+  def test_explained(self):
+    found = rule_outs.explained(self.prompts)
+    # Within a task: 4 x a uniform of width 0.5, and noise of 0.1.
+    np.testing.assert_allclose(found['within'], 4**2 / 48 + 0.01, rtol=0.1)
+    np.testing.assert_allclose(found['within_left'], 0.01, rtol=0.1)
+    # Between tasks the advantage is k / 10 lower: the fit undoes this, too.
+    logs = np.log(self.prompts.norm_sq).groupby(self.prompts.task).mean()
+    np.testing.assert_allclose(found['between'], logs.var(), rtol=0.1)
+    self.assertGreater(found['between_left'], found['between'])
+    self.assertGreater(found['whole'], 0.99)
+
+  def test_stage_shares(self):
+    draw = np.random.default_rng(1)
+    logs = draw.normal(size=(18, 4)) * np.array([2.0, 1.0, 0.1, 0.1])
+    stages = pd.DataFrame(np.exp(logs), columns=rule_outs.STAGES)
+    stages['norm_sq'] = stages.prod(axis=1)
+    found = rule_outs.stage_shares(stages)
+    whole = logs.sum(1)
+    for i, name in enumerate(rule_outs.STAGES):
+      np.testing.assert_allclose(
+          found[name].value,
+          np.cov(logs[:, i], whole, ddof=0)[0, 1] / whole.var(),
+      )
+    np.testing.assert_allclose(sum(e.value for e in found.values()), 1)
+    self.assertBetween(0.8, found['token'].low, found['token'].high)
+
+
+if __name__ == '__main__':
+  absltest.main()
