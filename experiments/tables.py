@@ -44,20 +44,25 @@ def load(
 def steps(
     arms: Sequence[study.Arm], runs: dict[str, history.Run], block: int
 ) -> pd.DataFrame:
-  """Means over blocks of as many steps; `step` is the last of a block."""
-  rows = []
+  """Means over blocks of as many steps; `step` is the last of a block.
+
+  What is not known of a step, as shares of an update by a learning rate of 0,
+  has no part in its block.
+  """
+  parts = []
   for arm in (arm for arm in arms if arm.name in runs):
     run = runs[arm.name]
-    series = {name: run.per_task(tag) for name, tag in METRICS.items()}
-    for start in range(0, len(run.steps), block):
-      part = slice(start, start + block)
-      for k, task in enumerate(run.tasks):
-        rows.append(arm.labels | dict(
-            task=task, step=int(run.steps[part][-1]),
-            **{name: float(np.mean(values[part, k]))
-               for name, values in series.items()},
-        ))
-  return pd.DataFrame(rows)
+    last = (np.arange(len(run.steps)) // block + 1) * block - 1
+    last = run.steps[np.minimum(last, len(run.steps) - 1)]
+    for k, task in enumerate(run.tasks):
+      own = pd.DataFrame({
+          name: run.per_task(tag)[:, k] for name, tag in METRICS.items()
+      }).groupby(last).mean()
+      labels = pd.DataFrame(
+          arm.labels | dict(task=task), index=own.index
+      ).assign(step=own.index)
+      parts.append(pd.concat([labels, own], axis=1))
+  return pd.concat(parts, ignore_index=True)
 
 
 def heldout(
@@ -81,8 +86,7 @@ def provenance(
   """What ran."""
   return pd.DataFrame([
       arm.labels | dict(
-          command=f'python -m {arm.program} --config={arm.config} '
-          + ' '.join(arm.flags),
+          command=' '.join(['python', *arm.command(pathlib.Path('runs'))]),
           config_hash=outcomes[arm.name].config_hash,
           commit=outcomes[arm.name].commit,
           seconds=round(outcomes[arm.name].seconds),

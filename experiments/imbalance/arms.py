@@ -7,8 +7,8 @@ from experiments.study import Arm
 CONFIG = 'experiments/zoo/config.py'
 # Tasks of different kinds, and tasks of arithmetic.
 SETTINGS = dict(
-    mixed='bases+palindrome+spell+sums',
-    arithmetic='decimals+fractions+sums+terms',
+    mixed='gcd+palindrome+spell+sums',
+    arithmetic='decimals+sums+sums3+terms',
 )
 NORMALIZATIONS = dict(
     sequence='loss.aggregate=sequence_mean',
@@ -66,10 +66,24 @@ def optimizers(keys: list[str]) -> Iterator[Arm]:
         )
 
 
+def anatomy(seeds: int, keys: list[str], flags: tuple[str, ...]) -> list[Arm]:
+  """All tasks of the zoo taken apart at the first policy."""
+  return [
+      Arm(
+          dict(part='anatomy', setting='zoo', kind='first', seed=seed),
+          'experiments.imbalance.anatomy',
+          ','.join([f'{CONFIG}:seed={seed}', *keys]), flags,
+      ) for seed in range(seeds)
+  ]
+
+
 def everything() -> list[Arm]:
   """The study."""
   short = ['num_steps=30', 'evaluate.every=30']
-  return [*fixed(1024, []), *figure(3, []), *optimizers(short)]
+  return [
+      *fixed(1024, []), *anatomy(2, [], ()), *figure(3, []),
+      *optimizers(short),
+  ]
 
 
 def smoke() -> list[Arm]:
@@ -79,4 +93,8 @@ def smoke() -> list[Arm]:
       'evaluate.every=2', 'evaluate.num_completions=1', 'gain_window=1',
   ]
   parts = fixed(64, keys), figure(2, keys), optimizers(keys)
-  return [arm for part in parts for arm in list(part)[:2]]
+  few = '--batches=2', '--token_prompts=2'
+  return [
+      *(arm for part in parts for arm in list(part)[:2]),
+      *anatomy(1, ['prompts_per_task=8', 'num_completions=4'], few),
+  ]

@@ -5,7 +5,6 @@
 The tables are those of README.md; `--check` says whether they are.
 """
 
-from collections.abc import Iterator
 import pathlib
 
 from absl import app, flags
@@ -14,10 +13,9 @@ import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 
-from experiments import study, tables
-from experiments.imbalance import analysis
+from experiments import study
+from experiments.imbalance import analysis, findings, rule_outs
 
 _HERE = pathlib.Path(__file__).parent
 _VARIANT = flags.DEFINE_string('variant', 'all', 'That was run.')
@@ -35,125 +33,6 @@ _STYLE = {
 }
 
 
-def read(results: pathlib.Path) -> dict[str, pd.DataFrame]:
-  """All tables, by name."""
-  return {path.stem: pd.read_csv(path) for path in results.glob('*.csv')}
-
-
-def settings(found: dict[str, pd.DataFrame]) -> list[str]:
-  """Those that were run."""
-  return list(found['steps'].setting.unique())
-
-
-def kinds(
-    found: dict[str, pd.DataFrame], part: str
-) -> list[tuple[str, str]]:
-  """Settings and kinds of a part that were run, in their order."""
-  steps = found['steps']
-  pairs = steps[steps.part == part][['setting', 'kind']].drop_duplicates()
-  return list(pairs.itertuples(index=False, name=None))
-
-
-def of(
-    table: pd.DataFrame, part: str, setting: str, kind: str
-) -> pd.DataFrame:
-  """The rows of some arms."""
-  return table[
-      (table.part == part) & (table.setting == setting) & (table.kind == kind)
-  ]
-
-
-def figure_table(found: dict[str, pd.DataFrame]) -> str:
-  """Figure 1 as numbers: a row a task, loss `sequence`."""
-  header = ['setting', 'task', 'squared norm, in 1e-3', 'to the quietest',
-            'held-out reward', 'gain', 'gain of headroom']
-  rows = []
-  for setting in settings(found):
-    steps = of(found['steps'], 'figure', setting, 'sequence')
-    heldout = of(found['heldout'], 'figure', setting, 'sequence')
-    norms = analysis.averages(steps, 'norm_sq')
-    ratios = analysis.ratios(steps, 'norm_sq')
-    gains = analysis.gains(heldout)
-    headroom = analysis.headroom_gains(heldout)
-    for task in sorted(norms, key=lambda t: -norms[t].value):
-      own = heldout[heldout.task == task].groupby('step').reward.mean()
-      rows.append([
-          setting, task, analysis.Estimate(*(1e3 * b for b in norms[task])),
-          ratios[task], f'{own.iloc[0]:.3f} to {own.iloc[-1]:.3f}',
-          gains[task], headroom[task],
-      ])
-  return tables.markdown(header, rows)
-
-
-def confounds_table(found: dict[str, pd.DataFrame]) -> str:
-  """The largest ratio under every normalization."""
-  header = ['setting', 'normalization', 'loudest', 'ratio, first policy',
-            'ratio of own losses, first policy', 'loudest in training',
-            'ratio, training']
-  rows = []
-  for setting, kind in kinds(found, 'figure'):
-    fixed = of(found['fixed'], 'fixed', setting, kind).set_index('task')
-    steps = of(found['steps'], 'figure', setting, kind)
-    loudest, ratio = analysis.spread(analysis.ratios(steps, 'norm_sq'))
-    rows.append([
-        setting, kind, fixed.norm_sq.idxmax(),
-        f'{fixed.norm_sq.max() / fixed.norm_sq.min():.3g}',
-        f'{fixed.intrinsic.max() / fixed.intrinsic.min():.3g}',
-        loudest, ratio,
-    ])
-  return tables.markdown(header, rows)
-
-
-def optimizer_table(found: dict[str, pd.DataFrame]) -> str:
-  """Shares of the gradient, and of what the optimizer made of it."""
-  header = ['setting', 'optimizer', 'loudest', 'share of the gradient',
-            'share of the update']
-  rows = []
-  for setting, kind in kinds(found, 'optimizer'):
-    steps = of(found['steps'], 'optimizer', setting, kind)
-    loudest, _ = analysis.spread(analysis.ratios(steps, 'norm_sq'))
-    rows.append([
-        setting, kind, loudest,
-        *(analysis.averages(steps, column)[loudest]
-          for column in ('share', 'share_optimizer')),
-    ])
-  return tables.markdown(header, rows)
-
-
-def claims_table(found: dict[str, pd.DataFrame]) -> str:
-  """Rank correlations of tasks' squared norms with what could explain them."""
-  columns = 'reward', 'abs_advantage', 'length', 'entropy'
-  header = ['setting', 'correlation', *columns, 'gain']
-  rows = []
-  for setting in settings(found):
-    steps = of(found['steps'], 'figure', setting, 'sequence')
-    gains = analysis.gains(of(found['heldout'], 'figure', setting, 'sequence'))
-    names, norms_TxK = analysis.series(steps, 'norm_sq')
-    others = {c: analysis.series(steps, c)[1] for c in columns}
-    within = [
-        np.mean([analysis.ranks(norms_TxK[:, k], others[c][:, k])
-                 for k in range(len(names))]) for c in columns
-    ]
-    across = [
-        analysis.ranks(norms_TxK.mean(0), others[c].mean(0)) for c in columns
-    ]
-    across.append(analysis.ranks(
-        norms_TxK.mean(0), [gains[name].value for name in names]
-    ))
-    rows.append([setting, 'within tasks', *(f'{v:.2f}' for v in within), ''])
-    rows.append([setting, f'across {len(names)} tasks',
-                 *(f'{v:.2f}' for v in across)])
-  return tables.markdown(header, rows)
-
-
-def all_tables(found: dict[str, pd.DataFrame]) -> Iterator[str]:
-  """In the order of README.md."""
-  yield figure_table(found)
-  yield confounds_table(found)
-  yield optimizer_table(found)
-  yield claims_table(found)
-
-
 def _curve(axes, table, column, color, label):
   """Mean over seeds, and their range."""
   over = table.groupby('step')[column]
@@ -163,15 +42,16 @@ def _curve(axes, table, column, color, label):
                     linewidth=0)
 
 
-def draw_figure(found: dict[str, pd.DataFrame]) -> plt.Figure:
+def draw_figure(found: findings.Found) -> plt.Figure:
   """Squared norms, learning gains and rewards, as in the paper's figure 1."""
+  settings = findings.settings(found)
   figure, grid = plt.subplots(
-      len(settings(found)), 3, figsize=(9, 2.6 * len(settings(found))),
-      sharex=True, squeeze=False,
+      len(settings), 3, figsize=(9, 2.6 * len(settings)), sharex=True,
+      squeeze=False,
   )
   titles = 'squared norm (unbiased)', 'learning gain', 'training reward'
-  for line, setting in zip(grid, settings(found), strict=True):
-    steps = of(found['steps'], 'figure', setting, 'sequence')
+  for line, setting in zip(grid, settings, strict=True):
+    steps = findings.of(found['steps'], 'figure', setting, 'sequence')
     gains = analysis.paper_gains(steps, WINDOW)
     for color, (task, own) in zip(_COLORS, steps.groupby('task'), strict=False):
       _curve(line[0], own, 'norm_sq', color, task)
@@ -188,12 +68,12 @@ def draw_figure(found: dict[str, pd.DataFrame]) -> plt.Figure:
   return figure
 
 
-def draw_confounds(found: dict[str, pd.DataFrame]) -> plt.Figure:
+def draw_confounds(found: findings.Found) -> plt.Figure:
   """Norms of the first policy's gradients under every normalization."""
   figure, grid = plt.subplots(
-      1, len(settings(found)), figsize=(9, 3), squeeze=False
+      1, len(findings.settings(found)), figsize=(9, 3), squeeze=False
   )
-  for axes, setting in zip(grid[0], settings(found), strict=True):
+  for axes, setting in zip(grid[0], findings.settings(found), strict=True):
     table = found['fixed'][found['fixed'].setting == setting]
     for color, (task, own) in zip(_COLORS, table.groupby('task'), strict=False):
       own = own.set_index('kind')
@@ -210,23 +90,45 @@ def draw_confounds(found: dict[str, pd.DataFrame]) -> plt.Figure:
   return figure
 
 
+def draw_anatomy(found: findings.Found) -> plt.Figure:
+  """Every task's stages, from its tokens to its squared norm."""
+  stages = found['stages'].groupby('task')[list(rule_outs.STAGES)].mean()
+  stages = stages.loc[stages.prod(axis=1).sort_values().index]
+  figure, axes = plt.subplots(figsize=(9, 4))
+  known = stages[(stages > 0).all(axis=1)]
+  logs = np.log10(known / np.exp(np.log(known).mean()))
+  left = {True: np.zeros(len(logs)), False: np.zeros(len(logs))}
+  for color, stage in zip(_COLORS, rule_outs.STAGES, strict=False):
+    for up in (True, False):
+      width = logs[stage].where((logs[stage] > 0) == up, 0).to_numpy()
+      axes.barh(
+          logs.index, width, left=left[up], color=color, height=0.7,
+          label=stage if up else None,
+      )
+      left[up] = left[up] + width
+  axes.plot(logs.sum(axis=1), logs.index, 'k|', markersize=10, label='in all')
+  axes.set_xlabel('log10 of the squared norm, above the mean of all tasks')
+  axes.legend(frameon=False, fontsize=8)
+  return figure
+
+
 def main(argv: list[str]) -> None:
   """Figures, then tables."""
   del argv
   _, results, folder = study.places(_HERE, _VARIANT.value)
-  found = read(results)
+  found = findings.read(results)
   folder.mkdir(parents=True, exist_ok=True)
   with plt.rc_context(_STYLE):
     for name, draw in dict(
-        figure=draw_figure, confounds=draw_confounds
+        figure=draw_figure, confounds=draw_confounds, anatomy=draw_anatomy
     ).items():
       figure = draw(found)
       figure.savefig(folder / f'{name}.svg', metadata=dict(Date=None))
       plt.close(figure)
-  text = '\n\n'.join(all_tables(found))
+  text = '\n\n'.join(findings.all_tables(found))
   print(text)
   readme = (_HERE / 'README.md').read_text('utf-8')
-  if _CHECK.value and not all(t in readme for t in all_tables(found)):
+  if _CHECK.value and not all(t in readme for t in findings.all_tables(found)):
     raise SystemExit('README.md has other tables than these.')
 
 

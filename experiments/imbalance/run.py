@@ -36,6 +36,19 @@ def fixed(
   return pd.DataFrame(rows)
 
 
+def anatomy(
+    chosen: list[study.Arm], outcomes: dict[str, study.Outcome]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+  """Stages of every task, and its prompts."""
+  stages, prompts = [], []
+  for arm in (arm for arm in chosen if arm.labels['part'] == 'anatomy'):
+    own = dict(seed=arm.labels['seed'])
+    for task, found in json.loads(outcomes[arm.name].printed).items():
+      stages.append(own | dict(task=task, **found['stages']))
+      prompts += [own | dict(task=task, **p) for p in found['prompts']]
+  return pd.DataFrame(stages), pd.DataFrame(prompts)
+
+
 def main(argv: list[str]) -> None:
   """Runs what is not done, then reads all of it."""
   del argv
@@ -50,6 +63,9 @@ def main(argv: list[str]) -> None:
   )
   tables.write(tables.heldout(chosen, runs), results / 'heldout.csv')
   tables.write(fixed(chosen, outcomes), results / 'fixed.csv')
+  stages, prompts = anatomy(chosen, outcomes)
+  tables.write(stages, results / 'stages.csv')
+  tables.write(prompts, results / 'prompts.csv')
   tables.write(tables.provenance(chosen, outcomes), results / 'runs.csv')
 
 

@@ -1,0 +1,174 @@
+"""What the study found, as the tables of its README.md."""
+
+from collections.abc import Iterator
+import pathlib
+
+import numpy as np
+import pandas as pd
+
+from experiments import tables
+from experiments.imbalance import analysis, rule_outs
+
+Found = dict[str, pd.DataFrame]
+
+
+def read(results: pathlib.Path) -> Found:
+  """All tables, by name."""
+  return {path.stem: pd.read_csv(path) for path in results.glob('*.csv')}
+
+
+def settings(found: Found) -> list[str]:
+  """Those that were run."""
+  return list(found['steps'].setting.unique())
+
+
+def kinds(found: Found, part: str) -> list[tuple[str, str]]:
+  """Settings and kinds of a part that were run, in their order."""
+  steps = found['steps']
+  pairs = steps[steps.part == part][['setting', 'kind']].drop_duplicates()
+  return list(pairs.itertuples(index=False, name=None))
+
+
+def of(
+    table: pd.DataFrame, part: str, setting: str, kind: str
+) -> pd.DataFrame:
+  """The rows of some arms."""
+  return table[
+      (table.part == part) & (table.setting == setting) & (table.kind == kind)
+  ]
+
+
+def figure_table(found: Found) -> str:
+  """Figure 1 as numbers: a row a task, loss `sequence`."""
+  header = ['setting', 'task', 'squared norm, in 1e-3', 'to the quietest',
+            'held-out reward', 'gain', 'gain of headroom']
+  rows = []
+  for setting in settings(found):
+    steps = of(found['steps'], 'figure', setting, 'sequence')
+    heldout = of(found['heldout'], 'figure', setting, 'sequence')
+    norms = analysis.averages(steps, 'norm_sq')
+    ratios = analysis.ratios(steps, 'norm_sq')
+    gains = analysis.gains(heldout)
+    headroom = analysis.headroom_gains(heldout)
+    for task in sorted(norms, key=lambda t: -norms[t].value):
+      own = heldout[heldout.task == task].groupby('step').reward.mean()
+      rows.append([
+          setting, task, analysis.Estimate(*(1e3 * b for b in norms[task])),
+          ratios[task], f'{own.iloc[0]:.3f} to {own.iloc[-1]:.3f}',
+          gains[task], headroom[task],
+      ])
+  return tables.markdown(header, rows)
+
+
+def confounds_table(found: Found) -> str:
+  """The largest ratio under every normalization."""
+  header = ['setting', 'normalization', 'loudest', 'ratio, first policy',
+            'ratio of own losses, first policy', 'loudest in training',
+            'ratio, training']
+  rows = []
+  for setting, kind in kinds(found, 'figure'):
+    fixed = of(found['fixed'], 'fixed', setting, kind).set_index('task')
+    steps = of(found['steps'], 'figure', setting, kind)
+    loudest, ratio = analysis.spread(analysis.ratios(steps, 'norm_sq'))
+    rows.append([
+        setting, kind, fixed.norm_sq.idxmax(),
+        f'{fixed.norm_sq.max() / fixed.norm_sq.min():.3g}',
+        f'{fixed.intrinsic.max() / fixed.intrinsic.min():.3g}',
+        loudest, ratio,
+    ])
+  return tables.markdown(header, rows)
+
+
+def optimizer_table(found: Found) -> str:
+  """Shares of the gradient, and of what the optimizer made of it."""
+  header = ['setting', 'optimizer', 'loudest', 'share of the gradient',
+            'share of the update']
+  rows = []
+  for setting, kind in kinds(found, 'optimizer'):
+    steps = of(found['steps'], 'optimizer', setting, kind)
+    loudest, _ = analysis.spread(analysis.ratios(steps, 'norm_sq'))
+    rows.append([
+        setting, kind, loudest,
+        *(analysis.averages(steps, column)[loudest]
+          for column in ('share', 'share_optimizer')),
+    ])
+  return tables.markdown(header, rows)
+
+
+def claims_table(found: Found) -> str:
+  """Rank correlations of tasks' squared norms with what could explain them."""
+  columns = 'reward', 'abs_advantage', 'length', 'entropy'
+  header = ['setting', 'correlation', *columns, 'gain']
+  rows = []
+  for setting in settings(found):
+    steps = of(found['steps'], 'figure', setting, 'sequence')
+    gains = analysis.gains(of(found['heldout'], 'figure', setting, 'sequence'))
+    names, norms_TxK = analysis.series(steps, 'norm_sq')
+    others = {c: analysis.series(steps, c)[1] for c in columns}
+    within = [
+        np.mean([analysis.ranks(norms_TxK[:, k], others[c][:, k])
+                 for k in range(len(names))]) for c in columns
+    ]
+    across = [
+        analysis.ranks(norms_TxK.mean(0), others[c].mean(0)) for c in columns
+    ]
+    across.append(analysis.ranks(
+        norms_TxK.mean(0), [gains[name].value for name in names]
+    ))
+    rows.append([setting, 'within tasks', *(f'{v:.2f}' for v in within), ''])
+    rows.append([setting, f'across {len(names)} tasks',
+                 *(f'{v:.2f}' for v in across)])
+  return tables.markdown(header, rows)
+
+
+def stages_table(found: Found) -> str:
+  """What the spread between tasks is made of."""
+  stages = found['stages'].groupby('task')[
+      [*rule_outs.STAGES, 'norm_sq']
+  ].mean()
+  shares = rule_outs.stage_shares(stages)
+  header = ['stage', 'smallest', 'largest', 'share of the spread']
+  rows = [
+      [stage, f'{stages[stage].min():.3g} ({stages[stage].idxmin()})',
+       f'{stages[stage].max():.3g} ({stages[stage].idxmax()})', shares[stage]]
+      for stage in rule_outs.STAGES
+  ]
+  return tables.markdown(header, rows)
+
+
+def factors_table(found: Found) -> str:
+  """Rank correlations of prompts' squared norms, within and across tasks."""
+  header = ['factor', 'within tasks', 'across tasks',
+            'within, matched pass rate', 'across, matched pass rate']
+  return tables.markdown(header, rule_outs.factor_rows(found['prompts']))
+
+
+def regression_table(found: Found) -> str:
+  """The mixed-effects regression, of all prompts and of matched ones."""
+  header = ['prompts', 'number', 'tasks', 'variance between tasks',
+            'with factors', 'variance within', 'with factors',
+            'R2 of factors', 'R2 with tasks']
+  rows = []
+  for name, prompts in (
+      ('all', found['prompts']),
+      ('matched', rule_outs.matched(found['prompts'])),
+  ):
+    of = rule_outs.explained(prompts)
+    rows.append([
+        name, int((prompts.norm_sq > 0).sum()), prompts.task.nunique(),
+        *(f'{of[key]:.3g}' for key in (
+            'between', 'between_left', 'within', 'within_left', 'factors',
+            'whole')),
+    ])
+  return tables.markdown(header, rows)
+
+
+def all_tables(found: Found) -> Iterator[str]:
+  """In the order of README.md."""
+  yield figure_table(found)
+  yield confounds_table(found)
+  yield optimizer_table(found)
+  yield claims_table(found)
+  yield stages_table(found)
+  yield factors_table(found)
+  yield regression_table(found)
