@@ -98,7 +98,8 @@ def get_config() -> ml_collections.ConfigDict:
   # Rewards less a mean, of the 'group', of its other completions
   # ('leave_one_out'), or over the 'task' or the 'batch'; in standard deviations
   # of the group ('std'), the 'task' or the 'batch', or as they are ('none').
-  # Those of task and batch are of each split. See docs/losses.md.
+  # Those of task and batch are of each split. 'decoupled' takes several rewards
+  # of a task each in its group before they are added. See docs/losses.md.
   c.advantage = ml_collections.ConfigDict(dict(baseline='group', scale='std'))
   c.loss = ml_collections.ConfigDict(dict(
       aggregate='sequence_mean',  # or 'token_mean', 'fixed_length'

@@ -25,6 +25,8 @@ class Batch(NamedTuple):
     logprobs_KxBxGxC: float32, of the sampler.
     rewards_KxBxG: float32 in [0, 1]; at a place without a prompt, which has no
       sampled token either, the mean of its split.
+    parts_KxBxGxM: the rewards that these are weighted sums of, one by one; 0
+      where a task has fewer than M, and at a place without a prompt.
   """
 
   prompts_KxBxT: jax.Array
@@ -33,6 +35,7 @@ class Batch(NamedTuple):
   mask_KxBxGxC: jax.Array
   logprobs_KxBxGxC: jax.Array
   rewards_KxBxG: jax.Array
+  parts_KxBxGxM: jax.Array
 
 
 class Found(NamedTuple):
@@ -43,6 +46,8 @@ class Found(NamedTuple):
     prompt_mask_NxT: bool.
     completions: of the sampler.
     rewards_NxG: float32 in [0, 1].
+    parts_NxGxM: the rewards that these are weighted sums of, one by one.
+    equal_N: bool, True where no completion is better than another.
     lengths_NxG: tokens of the completions.
     truncated_NxG: bool, True on completions that were cut off at C tokens.
     errors_NxG: bool, True where the verifier raised.
@@ -54,6 +59,8 @@ class Found(NamedTuple):
   prompt_mask_NxT: np.ndarray
   completions: rollout.Completions
   rewards_NxG: np.ndarray
+  parts_NxGxM: np.ndarray
+  equal_N: np.ndarray
   lengths_NxG: np.ndarray
   truncated_NxG: np.ndarray
   errors_NxG: np.ndarray
@@ -68,11 +75,15 @@ class Drawn(NamedTuple):
     rewards_KxBxG: float32.
     lengths_KxBxG: tokens of the completions.
     truncated_KxBxG: bool.
+    parts_KxBxGxM: float32, of the rewards.
+    equal_KxB: bool, True where no completion is better than another.
   """
 
   rewards_KxBxG: np.ndarray
   lengths_KxBxG: np.ndarray
   truncated_KxBxG: np.ndarray
+  parts_KxBxGxM: np.ndarray
+  equal_KxB: np.ndarray
 
 
 class Sampled(NamedTuple):
@@ -83,6 +94,7 @@ class Sampled(NamedTuple):
     filled_KxB: bool, True where there is a prompt.
     drawn: of the prompts that were drawn first, before any were replaced.
     lengths_KxBxG: tokens of the batch's completions.
+    equal_KxB: bool, True where no completion of the batch's prompt is better.
     errors_K: how many completions the verifier raised on.
     timeouts_K: on how many it ran out of time.
     refilled_K: further prompts sampled, for those with equal rewards only.
@@ -95,6 +107,7 @@ class Sampled(NamedTuple):
   filled_KxB: np.ndarray
   drawn: Drawn
   lengths_KxBxG: np.ndarray
+  equal_KxB: np.ndarray
   errors_K: np.ndarray
   timeouts_K: np.ndarray
   refilled_K: np.ndarray
@@ -107,6 +120,30 @@ Collect = Callable[[Any, Records, jax.Array], Sampled]
 Asked = Sequence[tuple[str, Any]]  # task and record of every prompt
 # (params, asked, key, room): N = room prompts, of which those asked are real.
 Answer = Callable[[Any, Asked, jax.Array, int], Found]
+# (asked, rewards_NxG, parts_NxGxM): prompts whose completions are all as good
+Equal = Callable[[Asked, np.ndarray, np.ndarray], np.ndarray]
+
+
+def equal_rewards(
+    asked: Asked, rewards_NxG: np.ndarray, parts_NxGxM: np.ndarray
+) -> np.ndarray:
+  """Prompts whose completions have one reward all."""
+  del asked, parts_NxGxM
+  return rewards_NxG.max(1) == rewards_NxG.min(1)
+
+
+def equal_parts(names: Sequence[str], weights_KxM: np.ndarray) -> Equal:
+  """Those of which every reward that has a weight is one for all."""
+  of_task = dict(zip(names, weights_KxM > 0, strict=True))
+
+  def equal(asked, rewards_NxG, parts_NxGxM):
+    del rewards_NxG
+    same_NxM = parts_NxGxM.max(1) == parts_NxGxM.min(1)
+    for row, (name, _) in enumerate(asked):
+      same_NxM[row] |= ~of_task[name]
+    return same_NxM.all(1)
+
+  return equal
 
 
 def _encode_prompts(
@@ -128,6 +165,8 @@ def sampled(
     max_prompt_tokens: int,
     max_new_tokens: int,
     stop_tokens: Sequence[int],
+    num_rewards: int,
+    equal: Equal,
 ) -> Answer:
   """Completions of the current policy, scored by each task's verifier.
 
@@ -140,6 +179,8 @@ def sampled(
     max_prompt_tokens: T.
     max_new_tokens: C.
     stop_tokens: that end a completion.
+    num_rewards: M, the most that a task has.
+    equal: of which prompts nothing is to be learned.
 
   Returns:
     `answer(params, asked, key, room) -> Found`.
@@ -172,19 +213,23 @@ def sampled(
         tokens_nxGxC[..., -1], list(stop_tokens)
     )
     own = np.array([
-        (r.score, r.status == 'error', r.status == 'timeout')
+        (r.score, r.status == 'error', r.status == 'timeout',
+         *_padded(r.parts or (r.score,), num_rewards))
         for r in results
-    ], np.float32).reshape(len(rows), num_completions, 3)
+    ], np.float32).reshape(len(rows), num_completions, 3 + num_rewards)
     own = np.concatenate(
-        [own, lengths_nxG[..., None], full_nxG[..., None]], -1,
+        [lengths_nxG[..., None], full_nxG[..., None], own], -1,
         dtype=np.float32,
     )
-    rewards, errors, timeouts, lengths, truncated = np.moveaxis(
-        hosts.share(own, rows, room), -1, 0
+    shared = hosts.share(own, rows, room)
+    lengths, truncated, rewards, errors, timeouts = np.moveaxis(
+        shared[..., :5], -1, 0
     )
+    parts = shared[..., 5:]
     return Found(
-        prompts_NxT, prompt_mask_NxT, out, rewards, lengths.astype(int),
-        truncated > 0, errors > 0, timeouts > 0,
+        prompts_NxT, prompt_mask_NxT, out, rewards, parts,
+        equal(asked, rewards, parts), lengths.astype(int), truncated > 0,
+        errors > 0, timeouts > 0,
         dict(rollout=decoded - start, verify=time.monotonic() - decoded),
     )
 
@@ -203,6 +248,10 @@ def _check(out: rollout.Completions, shape: tuple[int, int]) -> None:
     raise ValueError(
         f'the sampler gave a mask of {out.mask_NxGxC.dtype}; it must be bool.'
     )
+
+
+def _padded(parts: tuple[float, ...], count: int) -> tuple[float, ...]:
+  return (*parts, *[0.0] * (count - len(parts)))
 
 
 def _verify(
@@ -236,9 +285,10 @@ def references(
         np.zeros((room, 1, max_new_tokens), np.float32),
     )
     none_NxG = np.zeros((room, 1), bool)
+    one_NxG = np.ones((room, 1), np.float32)
     return Found(
-        prompts_NxT, prompt_mask_NxT, completions,
-        np.ones((room, 1), np.float32), mask_NxC.sum(-1, keepdims=True),
+        prompts_NxT, prompt_mask_NxT, completions, one_NxG, one_NxG[..., None],
+        np.ones(room, bool), mask_NxC.sum(-1, keepdims=True),
         none_NxG, none_NxG, none_NxG, {},
     )
 

@@ -66,7 +66,7 @@ class Feed:
     failures_2xK = _failures(found, draw.quotas_K)
     refilled_K = np.zeros(len(self._names), int)
     for number in range(self._refill_rounds):
-      equal_N = _equal(found, len(asked))
+      equal_N = found.equal_N[: len(asked)]
       if not equal_N.any():
         break
       draw, counts_K, more = self._replaced(
@@ -78,9 +78,10 @@ class Feed:
       failures_2xK = failures_2xK + _failures(more, counts_K)
       refilled_K = refilled_K + counts_K
     batch = arrange(found, index_KxB, filled_KxB, self._num_splits)
-    left_N = _equal(found, len(asked)) & (self._refill_rounds > 0)
+    left_N = found.equal_N[: len(asked)] & (self._refill_rounds > 0)
+    last = drawn(found, index_KxB, filled_KxB)
     return Sampled(
-        batch, filled_KxB, first, drawn(found, index_KxB, filled_KxB)[1],
+        batch, filled_KxB, first, last.lengths_KxBxG, last.equal_KxB,
         *failures_2xK, refilled_K, _per_task(left_N, draw.quotas_K),
         found.seconds,
     )
@@ -130,12 +131,6 @@ class Feed:
     return self._state | {'pending': self._seen()._asdict()}
 
 
-def _equal(found: Found, count: int) -> np.ndarray:
-  """Which of the prompts have completions of one reward only."""
-  rewards_NxG = found.rewards_NxG[:count]
-  return rewards_NxG.max(1) == rewards_NxG.min(1)
-
-
 def _per_task(values_N: np.ndarray, quotas_K: np.ndarray) -> np.ndarray:
   """Sums over the prompts of each task."""
   task_N = np.repeat(np.arange(len(quotas_K)), quotas_K)
@@ -180,12 +175,8 @@ def observe(
   def mean(values_KxB):
     return mean_of_prompts(values_KxB, filled_KxB)
 
-  def unequal(rewards_KxBxG):
-    return mean(rewards_KxBxG.max(2) > rewards_KxBxG.min(2))
-
   advantages_K = mean(np.abs(measured.advantages_KxBxG).mean(2))
-  before_K = unequal(drawn_KxBxG)
-  after_K = unequal(np.asarray(sampled.batch.rewards_KxBxG))
+  before_K, after_K = mean(~sampled.drawn.equal_KxB), mean(~sampled.equal_KxB)
   advantages_K = advantages_K * np.divide(
       before_K, after_K, where=after_K > 0, out=np.ones(len(after_K))
   )

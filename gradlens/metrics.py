@@ -33,18 +33,22 @@ def mean_of_finite(values: Sequence[float]) -> float:
   return math.fsum(finite) / len(finite) if finite else math.nan
 
 
-def sampled_scalars(sampled: Sampled, names: Sequence[str]) -> Scalars:
+def sampled_scalars(
+    sampled: Sampled, names: Sequence[str], rewards: Sequence[Sequence[str]]
+) -> Scalars:
   """What the batch says: rewards, lengths and the verifiers' failures.
 
   Rewards and lengths are of the prompts that were drawn, before any of them
-  were replaced: those that replaced them were chosen by their rewards.
+  were replaced: those that replaced them were chosen by their rewards. Rewards
+  of one task have names of their own.
   """
-  rewards_KxBxG, lengths_KxBxG, truncated_KxBxG = sampled.drawn
+  rewards_KxBxG, lengths_KxBxG, truncated_KxBxG, parts, equal_KxB = (
+      sampled.drawn
+  )
   filled_KxB = sampled.filled_KxB
   prompts_K, rewards_KxB = filled_KxB.sum(1), rewards_KxBxG.mean(2)
   reward_K = mean_of_prompts(rewards_KxB, filled_KxB)
   spread_KxB = (rewards_KxB - reward_K[:, None]) ** 2
-  equal_KxB = rewards_KxBxG.max(2) == rewards_KxBxG.min(2)
   per_task = dict(
       prompts=prompts_K,
       prompt_share=prompts_K / prompts_K.sum(),
@@ -63,7 +67,25 @@ def sampled_scalars(sampled: Sampled, names: Sequence[str]) -> Scalars:
   scalars = {}
   for tag, values_K in per_task.items():
     scalars |= _per_task(tag, values_K, names)
+  scalars |= _parts(parts, filled_KxB, names, rewards)
   return scalars | {f'seconds/{k}': v for k, v in sampled.seconds.items()}
+
+
+def _parts(
+    parts_KxBxGxM: np.ndarray, filled_KxB: np.ndarray, names: Sequence[str],
+    rewards: Sequence[Sequence[str]],
+) -> Scalars:
+  """The means of each reward of the tasks that have several."""
+  mean_MxK = [
+      mean_of_prompts(parts_KxB, filled_KxB)
+      for parts_KxB in np.moveaxis(parts_KxBxGxM.mean(2), -1, 0)
+  ]
+  return {
+      f'reward_part/{name}/{part}': float(mean_MxK[m][k])
+      for k, (name, own) in enumerate(zip(names, rewards, strict=True))
+      if len(own) > 1
+      for m, part in enumerate(own)
+  }
 
 
 def layers(grams: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

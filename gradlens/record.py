@@ -107,11 +107,12 @@ class Recorder:
 
   def __init__(
       self, out: Writers, progress: Progress, gains: Gains,
-      names: Sequence[str], num_splits: int, schedule: optax.Schedule,
-      num_mini_batches: int = 1,
+      names: Sequence[str], rewards: Sequence[Sequence[str]], num_splits: int,
+      schedule: optax.Schedule, num_mini_batches: int = 1,
   ):
     self._out, self._progress, self._gains = out, progress, gains
-    self._names, self._num_splits = names, num_splits
+    self._names, self._rewards = names, rewards
+    self._num_splits = num_splits
     self._schedule, self._num_mini_batches = schedule, num_mini_batches
     self._pending = None
 
@@ -129,7 +130,7 @@ class Recorder:
     step, sampled, measured, seconds = self._pending
     self._pending = None
     scalars = {
-        **metrics.sampled_scalars(sampled, self._names),
+        **metrics.sampled_scalars(sampled, self._names, self._rewards),
         **metrics.step_scalars(
             measured, self._num_splits, self._names, sampled.filled_KxB,
             self._num_mini_batches,

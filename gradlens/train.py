@@ -139,13 +139,15 @@ def train(
   hosts.check_same({'--workdir': str(workdir)})
   run = build.setup(config)
   optimizer = make_optimizer(config, len(run.tasks), weighting)
-  objective = goal.make_objective(config, run.stop_tokens)
+  rewards = sampling.rewards(config, run)
+  objective = goal.make_objective(
+      config, run.stop_tokens, rewards.weights_KxM
+  )
   sample = sampling.sampler(config, run, make_sampler)
-  rewards = jnp.zeros((len(run.tasks), 1, 1))
   gl.check(
       optimizer.corrected, run.params, num_tasks=len(run.tasks),
       num_splits=config.num_splits, apply=config.correction.apply,
-      **objective.extras(rewards),
+      **objective.extras(jnp.zeros((len(run.tasks), 1, 1))),
   )
   steps = build.steps(config, run.model, optimizer, objective, run.mesh)
   mixture = mixing.mixture(config, run.tasks)
@@ -201,7 +203,8 @@ def train(
     )
     recorder = Recorder(
         out, progress, Gains(run.names, config.gain_window, earlier), run.names,
-        config.num_splits, optimizer.schedule, config.num_mini_batches,
+        rewards.names, config.num_splits, optimizer.schedule,
+        config.num_mini_batches,
     )
 
     heldout = {}  # scores of evaluations, by step

@@ -32,7 +32,7 @@ _CHOICES = {
     'loss.surrogate': tuple(losses.SURROGATES),
     'loss.kl_estimator': tuple(losses.ESTIMATORS),
     'advantage.baseline': advantages.BASELINES,
-    'advantage.scale': advantages.SCALES,
+    'advantage.scale': (*advantages.SCALES, advantages.DECOUPLED),
     'compute.dtype': ('float32', 'bfloat16'),
     'compute.attention': ('auto', *models.KERNELS),
     'compute.remat': tuple(models.REMAT),
@@ -91,6 +91,11 @@ def _check_advantages(config: Any) -> None:
         "config.advantage.scale='std' is the deviation of a group, and"
         f" advantage.baseline={baseline!r} is not of a group; use scale='task',"
         " 'batch' or 'none'."
+    )
+  if scale == advantages.DECOUPLED and baseline != 'group':
+    raise ValueError(
+        f'config.advantage.scale={scale!r} takes each reward by its group, and'
+        f" advantage.baseline={baseline!r} is another; set it to 'group'."
     )
   if baseline == 'leave_one_out' and config.num_completions < 2:
     raise ValueError(

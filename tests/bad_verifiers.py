@@ -83,6 +83,8 @@ MISBEHAVIOR = {
     'score': lambda: (0.5, 'half right'),
     'score_nan': lambda: (float('nan'), 'no number'),
     'score_of_three': lambda: (1.0, 'right', 'and more'),
+    'score_of_parts': lambda: (1.0, 'right', (1.0, 1.0)),
+    'score_of_one_part': lambda: (1.0, 'right', (0.5,)),
     'long_reason': lambda: (1.0, 'x' * 10**6),
 }
 

@@ -64,7 +64,8 @@ def _collect(scorer, sampler=None):
   return places.collect(experience.sampled(
       sampler or own, text.prompt_encoder(_TOKENIZER), _TOKENIZER, scorer,
       num_completions=G, max_prompt_tokens=T, max_new_tokens=C,
-      stop_tokens=(_STOP, _MODELS_STOP),
+      stop_tokens=(_STOP, _MODELS_STOP), num_rewards=1,
+      equal=experience.equal_rewards,
   ), _NAMES)
 
 
@@ -192,6 +193,7 @@ class SamplerTest(ExperienceTestCase):
         ),
         text.prompt_encoder(_TOKENIZER), _TOKENIZER, scorer, num_completions=G,
         max_prompt_tokens=T, max_new_tokens=C, stop_tokens=(_STOP,),
+        num_rewards=1, equal=experience.equal_rewards,
     )
     one, more = (
         answer(params, asked, jax.random.key(1), room) for room in (B, B + 4)

@@ -29,7 +29,9 @@ def random_found(count, seed=0, of=jnp.asarray):
   return experience.Found(
       rng.integers(2, joint_loss.V, prompt_mask.shape, np.int32) * prompt_mask,
       prompt_mask, rollout.Completions(*map(of, (tokens, mask, logprobs))),
-      rewards, lengths, lengths == c, rewards == 0.25, rewards == 0.5,
+      rewards, np.stack([rewards, 1 - rewards], -1),
+      rewards.max(1) == rewards.min(1), lengths, lengths == c, rewards == 0.25,
+      rewards == 0.5,
       dict(rollout=1.0, verify=2.0),
   )
 

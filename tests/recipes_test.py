@@ -39,7 +39,8 @@ def step(arg):
   model, params = joint_loss.policy()
   optimizer = make_optimizer(config, K, None)
   run = jax.jit(train_step.make_train_step(
-      model, optimizer, goal.make_objective(config, (1,)), num_splits=S,
+      model, optimizer,
+      goal.make_objective(config, (1,), joint_loss.ONE_KxM), num_splits=S,
       temperature=joint_loss.TEMPERATURE, aggregate=config.loss.aggregate,
       normalize=config.loss.normalize, instrument=False,
       num_mini_batches=config.num_mini_batches,

@@ -35,6 +35,9 @@ EASY = {
     '7': OK, '-7': tasks.Result(0.0, 'ok'),
     'memory': ERROR, 'score': tasks.Result(0.5, 'ok', 'half right'),
     'score_nan': ERROR, 'score_of_three': ERROR,
+    # It names one reward.
+    'score_of_parts': ERROR,
+    'score_of_one_part': tasks.Result(1.0, 'ok', 'right', (0.5,)),
     'long_reason': tasks.Result(1.0, 'ok', 'x' * 500),
 }
 DEADLY = {

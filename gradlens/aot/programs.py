@@ -12,9 +12,11 @@ import jax
 from jax.experimental import topologies
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec, SingleDeviceSharding
+import numpy as np
 from transformers import ByT5Tokenizer
 
 from gradlens import (
+    advantages,
     build,
     checkpoint,
     goal,
@@ -199,7 +201,14 @@ def _batch(config: Any) -> Batch:
       shape((k, b, t), jnp.int32), shape((k, b, t), bool),
       shape((k, b, g, c), jnp.int32), shape((k, b, g, c), bool),
       shape((k, b, g, c), jnp.float32), shape((k, b, g), jnp.float32),
+      shape((k, b, g, _weights(config).shape[1]), jnp.float32),
   )
+
+
+def _weights(config: Any) -> np.ndarray:
+  """Of rewards, without the tasks; how many there are changes little."""
+  several = config.advantage.scale == advantages.DECOUPLED
+  return np.ones((len(config.tasks), 2 if several else 1), np.float32)
 
 
 def _stop_tokens(model: models.Model) -> tuple[int, ...]:
@@ -277,7 +286,9 @@ def compile_step(
   """The training step, with or without the decomposition."""
   step = build.steps(
       config, planned.model, planned.optimizer,
-      goal.make_objective(config, _stop_tokens(planned.model)), planned.on.mesh,
+      goal.make_objective(
+          config, _stop_tokens(planned.model), _weights(config)
+      ), planned.on.mesh,
   )[instrument]
   batch = _everywhere(planned.on, _batch(config))
   how = 'with' if instrument else 'without'

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self
 from gradlens.tasks.late import Late
 from gradlens.tasks.process import START_SECONDS, Worker
 from gradlens.tasks.types import Record, Task
+from gradlens.tasks.verifiers import rewards
 
 # What a worker is given at once.
 _SHARE = 16
@@ -28,11 +29,14 @@ class Result(NamedTuple):
     status: 'ok', 'timeout', or 'error' (the verifier raised, died, or gave
       no finite number).
     reason: of the verifier, for people; '' where it gave none.
+    parts: rewards that the score is made of, in [0, 1]; empty where there is
+      one, and unless `status` is 'ok'.
   """
 
   score: float
   status: str
   reason: str = ''
+  parts: tuple[float, ...] = ()
 
 
 # Of an item that ran out of elapsed time when its batch was first scored.
@@ -67,7 +71,10 @@ class Verifier:
       wall_seconds: float = 60.0, num_workers: int = 1,
       late: Late | None = None,
   ) -> None:
-    self._pickled = {task.name: pickle.dumps(task.verify) for task in tasks}
+    self._pickled = {
+        task.name: pickle.dumps((task.verify, len(rewards(task.verify))))
+        for task in tasks
+    }
     if len(self._pickled) < len(tasks):
       raise ValueError(
           f'tasks {[task.name for task in tasks]} share a name; rename one'
