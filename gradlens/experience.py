@@ -52,6 +52,7 @@ class Found(NamedTuple):
     truncated_NxG: bool, True on completions that were cut off at C tokens.
     errors_NxG: bool, True where the verifier raised.
     timeouts_NxG: bool, True where it ran out of time.
+    verify_seconds_NxG: elapsed time that the verifier took.
     seconds: spent on 'rollout' and on 'verify'.
   """
 
@@ -65,6 +66,7 @@ class Found(NamedTuple):
   truncated_NxG: np.ndarray
   errors_NxG: np.ndarray
   timeouts_NxG: np.ndarray
+  verify_seconds_NxG: np.ndarray
   seconds: dict[str, float]
 
 
@@ -97,6 +99,7 @@ class Sampled(NamedTuple):
     equal_KxB: bool, True where no completion of the batch's prompt is better.
     errors_K: how many completions the verifier raised on.
     timeouts_K: on how many it ran out of time.
+    verify_seconds_K: that it took for all of them, one after the other.
     refilled_K: further prompts sampled, for those with equal rewards only.
     unfilled_K: prompts with equal rewards only that no other could be found
       for.
@@ -110,6 +113,7 @@ class Sampled(NamedTuple):
   equal_KxB: np.ndarray
   errors_K: np.ndarray
   timeouts_K: np.ndarray
+  verify_seconds_K: np.ndarray
   refilled_K: np.ndarray
   unfilled_K: np.ndarray
   seconds: dict[str, float]
@@ -213,23 +217,23 @@ def sampled(
         tokens_nxGxC[..., -1], list(stop_tokens)
     )
     own = np.array([
-        (r.score, r.status == 'error', r.status == 'timeout',
+        (r.score, r.status == 'error', r.status == 'timeout', r.seconds,
          *_padded(r.parts or (r.score,), num_rewards))
         for r in results
-    ], np.float32).reshape(len(rows), num_completions, 3 + num_rewards)
+    ], np.float32).reshape(len(rows), num_completions, 4 + num_rewards)
     own = np.concatenate(
         [lengths_nxG[..., None], full_nxG[..., None], own], -1,
         dtype=np.float32,
     )
     shared = hosts.share(own, rows, room)
-    lengths, truncated, rewards, errors, timeouts = np.moveaxis(
-        shared[..., :5], -1, 0
+    lengths, truncated, rewards, errors, timeouts, seconds = np.moveaxis(
+        shared[..., :6], -1, 0
     )
-    parts = shared[..., 5:]
+    parts = shared[..., 6:]
     return Found(
         prompts_NxT, prompt_mask_NxT, out, rewards, parts,
         equal(asked, rewards, parts), lengths.astype(int), truncated > 0,
-        errors > 0, timeouts > 0,
+        errors > 0, timeouts > 0, seconds,
         dict(rollout=decoded - start, verify=time.monotonic() - decoded),
     )
 
@@ -289,7 +293,7 @@ def references(
     return Found(
         prompts_NxT, prompt_mask_NxT, completions, one_NxG, one_NxG[..., None],
         np.ones(room, bool), mask_NxC.sum(-1, keepdims=True),
-        none_NxG, none_NxG, none_NxG, {},
+        none_NxG, none_NxG, none_NxG, 0 * one_NxG, {},
     )
 
   return answer

@@ -64,7 +64,7 @@ def sampled_scalars(
       verifier_errors=sampled.errors_K,
       verifier_timeouts=sampled.timeouts_K,
   )
-  scalars = {}
+  scalars = _per_task('seconds/verify', sampled.verify_seconds_K, names)
   for tag, values_K in per_task.items():
     scalars |= _per_task(tag, values_K, names)
   scalars |= _parts(parts, filled_KxB, names, rewards)

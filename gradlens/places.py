@@ -188,7 +188,9 @@ def collect(answer: Answer, names: Sequence[str]) -> Collect:
         arrange(found, index_KxB, filled_KxB, 1), filled_KxB, first,
         first.lengths_KxBxG, first.equal_KxB,
         *(a.reshape(len(names), -1).sum(1)
-          for a in (found.errors_NxG, found.timeouts_NxG)),
+          for a in (
+              found.errors_NxG, found.timeouts_NxG, found.verify_seconds_NxG
+          )),
         none_K, none_K, found.seconds,
     )
 

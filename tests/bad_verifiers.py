@@ -72,6 +72,7 @@ MISBEHAVIOR = {
     'hang_in_c': _hang_in_c,
     'hang_with_signals_blocked': _hang_with_signals_blocked,
     'sleep': lambda: time.sleep(1000),
+    'sleep_0.2': lambda: time.sleep(0.2) or 1,
     'print': _print,
     'hash': lambda: hash('gradlens') % 1000 / 1000,
     'on_cpu': lambda: os.environ['JAX_PLATFORMS'] == 'cpu',

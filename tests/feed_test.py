@@ -61,7 +61,8 @@ class Engine:
         rewards, rewards[..., None], rewards.max(1) == rewards.min(1),
         np.full((room, G), C) * asked_Nx1,
         np.zeros((room, G), bool), asked_Nx1 & (rewards == 0.25),
-        asked_Nx1 & (rewards == 0.5), dict(rollout=1.0, verify=0.5),
+        asked_Nx1 & (rewards == 0.5), asked_Nx1 * (1 + rewards),
+        dict(rollout=1.0, verify=0.5),
     )
 
 
@@ -218,6 +219,14 @@ class RefillTest(parameterized.TestCase):
       ])
       np.testing.assert_array_equal(sampled.errors_K, unequal)
       np.testing.assert_array_equal(sampled.timeouts_K, unequal)
+      # Each completion takes a second, and its reward in seconds.
+      asked = [
+          sum(p[0] == name for prompts, _, _ in calls for p in prompts)
+          for name in NAMES
+      ]
+      np.testing.assert_array_equal(
+          sampled.verify_seconds_K, G * np.array(asked) + 1.5 * unequal
+      )
       self.assertEqual(
           sampled.seconds,
           dict(rollout=1.0 * len(calls), verify=0.5 * len(calls)),

@@ -50,7 +50,7 @@ def sampled(rewards=0.5):
           rewards * one_KxBxG, one_KxBxG, one_KxBxG > 0,
           np.ones((K, S, 2, 2)), np.ones((K, S), bool),
       ),
-      one_KxBxG, np.ones((K, S), bool), none_K, none_K, none_K, none_K,
+      one_KxBxG, np.ones((K, S), bool), *[none_K] * 5,
       dict(rollout=1.0, verify=1.0),
   )
 

@@ -272,7 +272,8 @@ class StepScalarsTest(MetricsTestCase):
                 np.stack([rewards, truncated, 0 * rewards], -1),
                 np.array([[False, True], [True, True]]),
             ), lengths + 1, None,
-            np.array([2, 0]), np.array([0, 3]), np.array([4, 1]),
+            np.array([2, 0]), np.array([0, 3]), np.array([0.5, 2.5]),
+            np.array([4, 1]),
             np.array([0, 1]), dict(rollout=1.5),
         ),
         ('a', 'b'), [['right', 'long', 'none'], ['right']],
@@ -291,6 +292,7 @@ class StepScalarsTest(MetricsTestCase):
         'prompts/a': 2, 'prompts/b': 2, 'prompt_share/a': 0.5,
         'prompt_share/b': 0.5, 'refilled/a': 4, 'refilled/b': 1,
         'unfilled/a': 0, 'unfilled/b': 1, 'seconds/rollout': 1.5,
+        'seconds/verify/a': 0.5, 'seconds/verify/b': 2.5,
     })
 
   def test_sampled_with_places_without_a_prompt(self):
@@ -304,7 +306,7 @@ class StepScalarsTest(MetricsTestCase):
             None, filled, experience.Drawn(
                 rewards, lengths, lengths > 1, rewards[..., None],
                 rewards.max(2) == rewards.min(2),
-            ), lengths, None, none_K, none_K, none_K, none_K, {},
+            ), lengths, None, *[none_K] * 5, {},
         ),
         ('a', 'b'), [['reward']] * 2,
     )

@@ -111,7 +111,9 @@ def serve(connection: mpc.Connection) -> None:
   while True:
     for name, completion, record in connection.recv():
       verify, num_rewards = verifiers[name]
-      connection.send(score(verify, completion, record, timer, num_rewards))
+      start = time.monotonic()
+      found = score(verify, completion, record, timer, num_rewards)
+      connection.send((*found, time.monotonic() - start))
 
 
 def main(fd: int) -> None:
