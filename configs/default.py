@@ -137,8 +137,9 @@ def get_config() -> ml_collections.ConfigDict:
       # That of training, whatever it is set to; 0 takes the likeliest token.
       temperature=c.rollout.get_oneway_ref('temperature'),
   ))
-  # The newest `keep` stay, and the `best`, by 'heldout', the mean over tasks of
-  # held-out rewards, or 'heldout/TASK'; '' keeps none.
+  # The newest `keep` stay, and the `best`: by 'heldout', the mean over tasks of
+  # held-out rewards, 'heldout/TASK', or any metric of docs/metrics.md; with a
+  # '-' before its name, where it is lowest. '' keeps none.
   c.checkpoint = ml_collections.ConfigDict(dict(every=50, keep=2, best=''))
   c.log_seconds = 10.0  # between progress lines
   c.gain_window = 10  # steps on each side of a learning gain

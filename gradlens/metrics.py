@@ -1,12 +1,9 @@
-"""Metrics: what a step measured, as named scalars, and the run's history."""
+"""Metrics: what a step measured, as named scalars."""
 
 from collections.abc import Callable, Sequence
-import contextlib
-import json
 import math
 from typing import Any
 
-from etils import epath
 import jax
 import numpy as np
 
@@ -16,7 +13,6 @@ from gradlens.experience import Sampled
 from gradlens.places import mean_of_prompts
 from gradlens.train_step import Measured
 
-HISTORY = 'metrics.jsonl'
 Scalars = dict[str, float]
 
 
@@ -254,54 +250,14 @@ def step_scalars(
   }
 
 
-class HistoryWriter:
-  """Appends scalars and texts to the run's history, a JSON object a line."""
-
-  def __init__(self, workdir: epath.PathLike):
-    self._open = contextlib.ExitStack()
-    # Of a bucket's file there is a context only.
-    self._file = self._open.enter_context(
-        (epath.Path(workdir) / HISTORY).open('a')
-    )
-
-  def _write(self, step: int, **content: Any) -> None:
-    self._file.write(json.dumps(dict(step=step, **content)) + '\n')
-
-  def write_scalars(self, step: int, scalars: Scalars) -> None:
-    self._write(step, scalars=scalars)
-
-  def write_texts(self, step: int, texts: dict[str, str]) -> None:
-    self._write(step, texts=texts)
-
-  def flush(self) -> None:
-    self._file.flush()
-
-  def close(self) -> None:
-    self._open.close()
-
-
-def truncate(workdir: epath.PathLike, step: int) -> None:
-  """Drops what a run wrote after the state it resumes from.
-
-  The last line may be cut short, where the run was killed; another line that
-  is not JSON is an error.
-
-  Raises:
-    ValueError: naming file and line.
-  """
-  path = epath.Path(workdir) / HISTORY
-  if not path.exists():
-    return
-  lines = path.read_text().split('\n')
-  kept = []
-  for number, line in enumerate(lines[:-1], 1):
-    try:
-      if json.loads(line)['step'] <= step:
-        kept.append(line + '\n')
-    except (ValueError, KeyError, TypeError) as error:
-      raise ValueError(
-          f'{path}, line {number} is damaged ({error}); remove that line.'
-      ) from error
-  temporary = path.with_name(path.name + '.tmp')
-  temporary.write_text(''.join(kept))
-  temporary.replace(path)
+def of_step(
+    sampled: Sampled, measured: Measured, *, names: Sequence[str],
+    rewards: Sequence[Sequence[str]], num_splits: int, num_mini_batches: int,
+) -> Scalars:
+  """Everything that is known of a step."""
+  return {
+      **sampled_scalars(sampled, names, rewards),
+      **step_scalars(
+          measured, num_splits, names, sampled.filled_KxB, num_mini_batches
+      ),
+  }

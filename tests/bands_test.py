@@ -25,9 +25,9 @@ RL = (
 )
 PROGRAM = (
     'command', 'optimizer', 'placement', 'policies', 'task_gradients',
-    'train_step', 'feed', 'metrics', 'record', 'claim', 'checkpoint',
-    'passing', 'evaluation', 'report', 'values', 'meshes', 'goal', 'build',
-    'sampling', 'mixing', 'profile', 'train',
+    'train_step', 'feed', 'metrics', 'best', 'record', 'journal', 'claim',
+    'checkpoint', 'passing', 'evaluation', 'report', 'values', 'meshes', 'goal',
+    'build', 'sampling', 'mixing', 'profile', 'train',
 )
 COMMANDS = ('main', 'measure', 'evaluate', 'export', 'aot')
 
