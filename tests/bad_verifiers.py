@@ -86,6 +86,8 @@ MISBEHAVIOR = {
     'score_of_three': lambda: (1.0, 'right', 'and more'),
     'score_of_parts': lambda: (1.0, 'right', (1.0, 1.0)),
     'score_of_one_part': lambda: (1.0, 'right', (0.5,)),
+    'score_of_no_part': lambda: (1.0, 'right', (float('nan'),)),
+    'score_of_large_part': lambda: (1.0, 'right', (7.0,)),
     'long_reason': lambda: (1.0, 'x' * 10**6),
 }
 

@@ -38,6 +38,8 @@ EASY = {
     # It names one reward.
     'score_of_parts': ERROR,
     'score_of_one_part': tasks.Result(1.0, 'ok', 'right', (0.5,)),
+    'score_of_no_part': ERROR,
+    'score_of_large_part': tasks.Result(1.0, 'ok', 'right', (1.0,)),
     'long_reason': tasks.Result(1.0, 'ok', 'x' * 500),
 }
 DEADLY = {
