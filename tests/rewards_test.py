@@ -100,12 +100,12 @@ class AdvantagesTest(absltest.TestCase):
 
   def test_one_reward_is_one_in_its_group_and_batch(self):
     rewards = np.random.default_rng(1).integers(0, 3, (2, 4, G)) / 2
+    rewards[0, :2] = 0.5  # or the deviation of the batch would be 1
     rewards = jnp.asarray(rewards, jnp.float32)
     filled = np.ones((2, 4), bool)
-    want = advantages.scaled(
-        advantages.group_advantages(rewards, scale='std'), filled,
-        over='batch', num_splits=S,
-    )
+    in_group = advantages.group_advantages(rewards, scale='std')
+    want = advantages.scaled(in_group, filled, over='batch', num_splits=S)
+    self.assertGreater(float(jnp.abs(want - in_group).max()), 0.1)
     np.testing.assert_array_equal(want, advantages.decoupled(
         rewards[..., None], np.ones((2, 1)), filled, num_splits=S
     ))
