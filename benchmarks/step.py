@@ -47,6 +47,7 @@ def random_batch(
       mask_KxBxGxC=jnp.ones((k, b, g, c), bool),
       logprobs_KxBxGxC=jnp.full((k, b, g, c), -5.0),
       rewards_KxBxG=jax.random.uniform(keys[2], (k, b, g)),
+      parts_KxBxGxM=jax.random.uniform(keys[2], (k, b, g, 1)),
   )
 
 
@@ -61,7 +62,9 @@ def compiled_step(
   optimizer = make_optimizer(config, len(config.tasks), None)
   step = train_step.make_train_step(
       model, optimizer,
-      goal.make_objective(config, model.config.eos_token_id),
+      goal.make_objective(
+          config, model.config.eos_token_id, jnp.ones((len(config.tasks), 1))
+      ),
       num_splits=config.num_splits,
       temperature=config.rollout.temperature, aggregate=config.loss.aggregate,
       normalize=config.loss.normalize, instrument=instrument,

@@ -103,7 +103,8 @@ def get_config() -> ml_collections.ConfigDict:
   # Rewards less a mean, of the 'group', of its other completions
   # ('leave_one_out'), or over the 'task' or the 'batch'; in standard deviations
   # of the group ('std'), the 'task' or the 'batch', or as they are ('none').
-  # Those of task and batch are of each split. See docs/losses.md.
+  # Those of task and batch are of each split. 'decoupled' takes several rewards
+  # of a task each in its group before they are added. See docs/losses.md.
   c.advantage = ml_collections.ConfigDict(dict(baseline='group', scale='std'))
   c.loss = ml_collections.ConfigDict(dict(
       aggregate='sequence_mean',  # or 'token_mean', 'fixed_length'
@@ -143,8 +144,9 @@ def get_config() -> ml_collections.ConfigDict:
       # That of training, whatever it is set to; 0 takes the likeliest token.
       temperature=c.rollout.get_oneway_ref('temperature'),
   ))
-  # The newest `keep` stay, and the `best`, by 'heldout', the mean over tasks of
-  # held-out rewards, or 'heldout/TASK'; '' keeps none.
+  # The newest `keep` stay, and the `best`: by 'heldout', the mean over tasks of
+  # held-out rewards, 'heldout/TASK', or any metric of docs/metrics.md; with a
+  # '-' before its name, where it is lowest. '' keeps none.
   c.checkpoint = ml_collections.ConfigDict(dict(every=50, keep=2, best=''))
   c.log_seconds = 10.0  # between progress lines
   c.gain_window = 10  # steps on each side of a learning gain

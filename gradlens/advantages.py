@@ -13,6 +13,7 @@ from gradlens import masked
 
 BASELINES = ('group', 'leave_one_out', 'task', 'batch')
 SCALES = ('std', 'none', 'task', 'batch')
+DECOUPLED = 'decoupled'  # the scale of several rewards, each by itself
 
 
 def degenerate_groups(rewards_KxBxG: jax.Array) -> jax.Array:
@@ -219,8 +220,8 @@ def relative(
 
 
 def decoupled(
-    rewards_KxBxGxM: jax.Array, weights_M: jax.Array, filled_KxB: jax.Array, *,
-    num_splits: int,
+    rewards_KxBxGxM: jax.Array, weights_KxM: jax.Array, filled_KxB: jax.Array,
+    *, num_splits: int,
 ) -> jax.Array:
   """Several rewards, each normalized in its group before they are added.
 
@@ -230,11 +231,13 @@ def decoupled(
   .. math::
     a = \\sum_m w_m (r_m - \\mathrm{mean}_G r_m) / \\mathrm{std}_G r_m
 
-  and of this, what lies off the mean of the split, in its deviations.
+  and this in the standard deviations of its split, of all tasks. Its mean there
+  is 0 already, and is not subtracted: what a group of equal rewards has is then
+  exactly 0, which rounding is not.
 
   Args:
     rewards_KxBxGxM: float32 rewards of each completion.
-    weights_M: float32, of each reward.
+    weights_KxM: float32, of each reward; 0 where a task has fewer than M.
     filled_KxB: bool, False at places without a prompt, which do not count.
     num_splits: S, a divisor of B; the last normalization is each split's own.
 
@@ -249,8 +252,6 @@ def decoupled(
       lambda rewards_KxBxG: group_advantages(rewards_KxBxG, scale='std'),
       in_axes=-1, out_axes=-1,
   )(rewards_KxBxGxM)
-  values = centered(
-      jnp.einsum('kbgm,m->kbg', each, weights_M), filled_KxB, over='batch',
-      num_splits=num_splits,
-  )
+  # No product of matrices, which an accelerator would round.
+  values = jnp.sum(each * weights_KxM[:, None, None], axis=-1)
   return scaled(values, filled_KxB, over='batch', num_splits=num_splits)

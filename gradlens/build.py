@@ -19,9 +19,10 @@ from gradlens import (
     text,
     train_step,
 )
+from gradlens.experience import Batch
 from gradlens.objective import Objective
 from gradlens.optimizer import Optimizer
-from gradlens.values import about, check_values
+from gradlens.values import about, check_values, max_prompts
 
 
 class Setup(NamedTuple):
@@ -216,6 +217,20 @@ def setup(config: Any) -> Setup:
   return Setup(
       model, params, frozen, tokenizer, encode_prompt, all_tasks, mesh,
       reference(config, model, params),
+  )
+
+
+def batch_shapes(config: Any, rewards: tasks.Rewards) -> Batch:
+  """Of a step's batch."""
+  k, b = len(rewards.names), max_prompts(config)
+  g = config.num_completions if config.objective == 'grpo' else 1
+  t, c = config.rollout.max_prompt_tokens, config.rollout.max_new_tokens
+  shape = jax.ShapeDtypeStruct
+  return Batch(
+      shape((k, b, t), jnp.int32), shape((k, b, t), bool),
+      shape((k, b, g, c), jnp.int32), shape((k, b, g, c), bool),
+      shape((k, b, g, c), jnp.float32), shape((k, b, g), jnp.float32),
+      shape((k, b, g, rewards.weights_KxM.shape[1]), jnp.float32),
   )
 
 

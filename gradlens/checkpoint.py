@@ -1,8 +1,8 @@
 """Checkpoints: a run's saved states, and the models that they belong to."""
 
 from collections.abc import Mapping
+import functools
 import json
-import operator
 import os
 import re
 from typing import Any
@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
 
+from gradlens import best as best_of
 from gradlens import hosts, models
 from gradlens.claim import read_config, write_json
 from gradlens.train_step import TrainState
@@ -33,7 +34,8 @@ class Checkpoints:
   Args:
     workdir: of the run.
     keep: how many of the newest are kept.
-    best: the metric of `save` by which the best one is kept too; '' keeps none.
+    best: the metric of `save` by which the best one is kept too, with a '-'
+      before it that of which it is lowest; '' keeps none.
   """
 
   def __init__(
@@ -41,16 +43,17 @@ class Checkpoints:
   ):
     self._folder = absolute(workdir) / STATES
     self._best = best
+    quality = functools.partial(best_of.quality, best)
     policies = [managers.LatestN(n=keep)]
     if best:
       policies.append(managers.BestN(
-          get_metric_fn=operator.itemgetter(best), n=1,
+          get_metric_fn=quality, n=1,
           keep_checkpoints_without_metrics=False,
       ))
     self._manager = ocp.CheckpointManager(
         self._folder, options=ocp.CheckpointManagerOptions(
             preservation_policy=managers.AnyPreservationPolicy(policies),
-            best_fn=operator.itemgetter(best) if best else None,
+            best_fn=quality if best else None,
         )
     )
 
@@ -71,7 +74,7 @@ class Checkpoints:
     if which == 'best' and not self._best:
       raise ValueError(
           f'{self._folder} keeps no best checkpoint; its run has to set'
-          " checkpoint.best='heldout'."
+          " checkpoint.best='heldout', or another metric."
       )
     step = {'': steps[-1], 'best': self._manager.best_step()}.get(which)
     if step is None and which.isdecimal():
@@ -100,7 +103,9 @@ class Checkpoints:
     """
     if step == self.latest:
       return
-    scores = dict(scores) if self._best and scores else None
+    if self._best and scores:
+      scores = best_of.scores(self._best, scores)
+    scores = scores if self._best and scores else None
     self._manager.save(step, metrics=scores, args=ocp.args.Composite(
         params=ocp.args.StandardSave(state.params),
         rest=ocp.args.StandardSave(state._replace(params=None, frozen=None)),

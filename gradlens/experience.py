@@ -26,6 +26,8 @@ class Batch(NamedTuple):
     logprobs_KxBxGxC: float32, of the sampler.
     rewards_KxBxG: float32 in [0, 1]; at a place without a prompt, which has no
       sampled token either, the mean of its split.
+    parts_KxBxGxM: the rewards that these are weighted sums of, one by one; 0
+      where a task has fewer than M, and at a place without a prompt.
   """
 
   prompts_KxBxT: jax.Array
@@ -34,6 +36,7 @@ class Batch(NamedTuple):
   mask_KxBxGxC: jax.Array
   logprobs_KxBxGxC: jax.Array
   rewards_KxBxG: jax.Array
+  parts_KxBxGxM: jax.Array
 
 
 class Found(NamedTuple):
@@ -44,10 +47,13 @@ class Found(NamedTuple):
     prompt_mask_NxT: bool.
     completions: of the sampler.
     rewards_NxG: float32 in [0, 1].
+    parts_NxGxM: the rewards that these are weighted sums of, one by one.
+    equal_N: bool, True where no completion is better than another.
     lengths_NxG: tokens of the completions.
     truncated_NxG: bool, True on completions that were cut off at C tokens.
     errors_NxG: bool, True where the verifier raised.
     timeouts_NxG: bool, True where it ran out of time.
+    verify_seconds_NxG: elapsed time that the verifier took.
     seconds: spent on 'rollout' and on 'verify'.
   """
 
@@ -55,10 +61,13 @@ class Found(NamedTuple):
   prompt_mask_NxT: np.ndarray
   completions: rollout.Completions
   rewards_NxG: np.ndarray
+  parts_NxGxM: np.ndarray
+  equal_N: np.ndarray
   lengths_NxG: np.ndarray
   truncated_NxG: np.ndarray
   errors_NxG: np.ndarray
   timeouts_NxG: np.ndarray
+  verify_seconds_NxG: np.ndarray
   seconds: dict[str, float]
 
 
@@ -69,11 +78,15 @@ class Drawn(NamedTuple):
     rewards_KxBxG: float32.
     lengths_KxBxG: tokens of the completions.
     truncated_KxBxG: bool.
+    parts_KxBxGxM: float32, of the rewards.
+    equal_KxB: bool, True where no completion is better than another.
   """
 
   rewards_KxBxG: np.ndarray
   lengths_KxBxG: np.ndarray
   truncated_KxBxG: np.ndarray
+  parts_KxBxGxM: np.ndarray
+  equal_KxB: np.ndarray
 
 
 class Sampled(NamedTuple):
@@ -84,8 +97,10 @@ class Sampled(NamedTuple):
     filled_KxB: bool, True where there is a prompt.
     drawn: of the prompts that were drawn first, before any were replaced.
     lengths_KxBxG: tokens of the batch's completions.
+    equal_KxB: bool, True where no completion of the batch's prompt is better.
     errors_K: how many completions the verifier raised on.
     timeouts_K: on how many it ran out of time.
+    verify_seconds_K: that it took for all of them, one after the other.
     refilled_K: further prompts sampled, for those with equal rewards only.
     unfilled_K: prompts with equal rewards only that no other could be found
       for.
@@ -96,8 +111,10 @@ class Sampled(NamedTuple):
   filled_KxB: np.ndarray
   drawn: Drawn
   lengths_KxBxG: np.ndarray
+  equal_KxB: np.ndarray
   errors_K: np.ndarray
   timeouts_K: np.ndarray
+  verify_seconds_K: np.ndarray
   refilled_K: np.ndarray
   unfilled_K: np.ndarray
   seconds: dict[str, float]
@@ -109,6 +126,30 @@ Asked = Sequence[tuple[str, Any]]  # task and record of every prompt
 # (params, asked, key, room): N = room prompts, of which those asked are real.
 # Devices are given their work; what is returned waits for it, and scores it.
 Answer = Callable[[Any, Asked, jax.Array, int], Callable[[], Found]]
+# (asked, rewards_NxG, parts_NxGxM): prompts whose completions are all as good
+Equal = Callable[[Asked, np.ndarray, np.ndarray], np.ndarray]
+
+
+def equal_rewards(
+    asked: Asked, rewards_NxG: np.ndarray, parts_NxGxM: np.ndarray
+) -> np.ndarray:
+  """Prompts whose completions have one reward all."""
+  del asked, parts_NxGxM
+  return rewards_NxG.max(1) == rewards_NxG.min(1)
+
+
+def equal_parts(names: Sequence[str], weights_KxM: np.ndarray) -> Equal:
+  """Those of which every reward that has a weight is one for all."""
+  of_task = dict(zip(names, weights_KxM > 0, strict=True))
+
+  def equal(asked, rewards_NxG, parts_NxGxM):
+    del rewards_NxG
+    same_NxM = parts_NxGxM.max(1) == parts_NxGxM.min(1)
+    for row, (name, _) in enumerate(asked):
+      same_NxM[row] |= ~of_task[name]
+    return same_NxM.all(1)
+
+  return equal
 
 
 def _encode_prompts(
@@ -130,6 +171,8 @@ def sampled(
     max_prompt_tokens: int,
     max_new_tokens: int,
     stop_tokens: Sequence[int],
+    num_rewards: int,
+    equal: Equal,
 ) -> Answer:
   """Completions of the current policy, scored by each task's verifier.
 
@@ -142,6 +185,8 @@ def sampled(
     max_prompt_tokens: T.
     max_new_tokens: C.
     stop_tokens: that end a completion.
+    num_rewards: M, the most that a task has.
+    equal: of which prompts nothing is to be learned.
 
   Returns:
     `answer(params, asked, key, room)() -> Found`. Parameters may be written
@@ -188,19 +233,23 @@ def sampled(
         tokens_nxGxC[..., -1], list(stop_tokens)
     )
     own = np.array([
-        (r.score, r.status == 'error', r.status == 'timeout')
+        (r.score, r.status == 'error', r.status == 'timeout', r.seconds,
+         *_padded(r.parts or (r.score,), num_rewards))
         for r in results
-    ], np.float32).reshape(len(rows), num_completions, 3)
+    ], np.float32).reshape(len(rows), num_completions, 4 + num_rewards)
     own = np.concatenate(
-        [own, lengths_nxG[..., None], full_nxG[..., None]], -1,
+        [lengths_nxG[..., None], full_nxG[..., None], own], -1,
         dtype=np.float32,
     )
-    rewards, errors, timeouts, lengths, truncated = np.moveaxis(
-        hosts.share(own, rows, room), -1, 0
+    shared = hosts.share(own, rows, room)
+    lengths, truncated, rewards, errors, timeouts, seconds = np.moveaxis(
+        shared[..., :6], -1, 0
     )
+    parts = shared[..., 6:]
     return Found(
-        prompts_NxT, prompt_mask_NxT, out, rewards, lengths.astype(int),
-        truncated > 0, errors > 0, timeouts > 0,
+        prompts_NxT, prompt_mask_NxT, out, rewards, parts,
+        equal(asked, rewards, parts), lengths.astype(int), truncated > 0,
+        errors > 0, timeouts > 0, seconds,
         dict(rollout=asking + decoded - start, verify=verified - decoded),
     )
 
@@ -219,6 +268,10 @@ def _check(out: rollout.Completions, shape: tuple[int, int]) -> None:
     raise ValueError(
         f'the sampler gave a mask of {out.mask_NxGxC.dtype}; it must be bool.'
     )
+
+
+def _padded(parts: tuple[float, ...], count: int) -> tuple[float, ...]:
+  return (*parts, *[0.0] * (count - len(parts)))
 
 
 def _verify(
@@ -257,10 +310,11 @@ def references(
         np.zeros((room, 1, max_new_tokens), np.float32),
     )
     none_NxG = np.zeros((room, 1), bool)
+    one_NxG = np.ones((room, 1), np.float32)
     return Found(
-        prompts_NxT, prompt_mask_NxT, completions,
-        np.ones((room, 1), np.float32), mask_NxC.sum(-1, keepdims=True),
-        none_NxG, none_NxG, none_NxG, {},
+        prompts_NxT, prompt_mask_NxT, completions, one_NxG, one_NxG[..., None],
+        np.ones(room, bool), mask_NxC.sum(-1, keepdims=True),
+        none_NxG, none_NxG, none_NxG, 0 * one_NxG, {},
     )
 
   return answer

@@ -91,10 +91,10 @@ class Feed:
         draw.quotas_K, self._mixture.max_prompts, self._num_splits
     )
     first = drawn(found, index_KxB, filled_KxB)
-    failures_2xK = _failures(found, draw.quotas_K)
+    failures_3xK = _failures(found, draw.quotas_K)
     refilled_K = np.zeros(len(self._names), int)
     for number in range(self._refill_rounds):
-      equal_N = _equal(found, len(asked))
+      equal_N = found.equal_N[: len(asked)]
       if not equal_N.any():
         break
       draw, counts_K, more = self._replaced(
@@ -103,13 +103,14 @@ class Feed:
       if more is None:
         break
       found = put(found, more, _where(equal_N, draw.quotas_K, counts_K, found))
-      failures_2xK = failures_2xK + _failures(more, counts_K)
+      failures_3xK = failures_3xK + _failures(more, counts_K)
       refilled_K = refilled_K + counts_K
     batch = arrange(found, index_KxB, filled_KxB, self._num_splits)
-    left_N = _equal(found, len(asked)) & (self._refill_rounds > 0)
+    left_N = found.equal_N[: len(asked)] & (self._refill_rounds > 0)
+    last = drawn(found, index_KxB, filled_KxB)
     return Sampled(
-        batch, filled_KxB, first, drawn(found, index_KxB, filled_KxB)[1],
-        *failures_2xK, refilled_K, _per_task(left_N, draw.quotas_K),
+        batch, filled_KxB, first, last.lengths_KxBxG, last.equal_KxB,
+        *failures_3xK, refilled_K, _per_task(left_N, draw.quotas_K),
         found.seconds,
     )
 
@@ -158,25 +159,23 @@ class Feed:
     return self._state | {'pending': self._seen()._asdict()}
 
 
-def _equal(found: Found, count: int) -> np.ndarray:
-  """Which of the prompts have completions of one reward only."""
-  rewards_NxG = found.rewards_NxG[:count]
-  return rewards_NxG.max(1) == rewards_NxG.min(1)
+def _sums(values_N: np.ndarray, quotas_K: np.ndarray) -> np.ndarray:
+  """Sums over the prompts of each task."""
+  task_N = np.repeat(np.arange(len(quotas_K)), quotas_K)
+  return np.bincount(task_N, values_N[: len(task_N)], len(quotas_K))
 
 
 def _per_task(values_N: np.ndarray, quotas_K: np.ndarray) -> np.ndarray:
-  """Sums over the prompts of each task."""
-  task_N = np.repeat(np.arange(len(quotas_K)), quotas_K)
-  return np.bincount(
-      task_N, values_N[: len(task_N)], len(quotas_K)
-  ).astype(int)
+  """How many of the prompts of each task."""
+  return _sums(values_N, quotas_K).astype(int)
 
 
 def _failures(found: Found, counts_K: np.ndarray) -> np.ndarray:
-  """Errors and time-outs of each task: int `[2, K]`."""
+  """Errors, time-outs and seconds of each task's verifier: `[3, K]`."""
   return np.array([
-      _per_task(a.sum(1), counts_K)
-      for a in (found.errors_NxG, found.timeouts_NxG)
+      _sums(a.sum(1), counts_K) for a in (
+          found.errors_NxG, found.timeouts_NxG, found.verify_seconds_NxG
+      )
   ])
 
 
@@ -208,12 +207,8 @@ def observe(
   def mean(values_KxB):
     return mean_of_prompts(values_KxB, filled_KxB)
 
-  def unequal(rewards_KxBxG):
-    return mean(rewards_KxBxG.max(2) > rewards_KxBxG.min(2))
-
   advantages_K = mean(np.abs(measured.advantages_KxBxG).mean(2))
-  before_K = unequal(drawn_KxBxG)
-  after_K = unequal(np.asarray(sampled.batch.rewards_KxBxG))
+  before_K, after_K = mean(~sampled.drawn.equal_KxB), mean(~sampled.equal_KxB)
   advantages_K = advantages_K * np.divide(
       before_K, after_K, where=after_K > 0, out=np.ones(len(after_K))
   )

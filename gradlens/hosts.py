@@ -135,6 +135,11 @@ def by_first(work: Callable[[], Any]) -> None:
   agree(lambda: work() if first() else None)
 
 
+def from_first(value: Any) -> Any:
+  """What the first host says, on all of them; JSON-able."""
+  return json.loads(texts(json.dumps(value))[0])
+
+
 def wait() -> None:
   """For all hosts to come here."""
   if jax.process_count() > 1:
@@ -151,7 +156,7 @@ def check_same(facts: Mapping[str, Any]) -> None:
     ValueError: on every host, with what differs where.
   """
   own = json.loads(json.dumps(facts))
-  of_first = json.loads(texts(json.dumps(own))[0])
+  of_first = from_first(own)
   differences = '; '.join(
       f'{key} is {own.get(key)!r}, and {of_first.get(key)!r} on host 0'
       for key in sorted(own.keys() | of_first.keys())

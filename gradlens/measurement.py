@@ -153,7 +153,8 @@ def _accumulate(
 ) -> tuple[Any, jax.Array, np.ndarray]:
   """Undivided gradients `[R, *param]`, counts `[K, S]`, rewards `[S, K]`."""
   k, aggregate = len(run.tasks), config.loss.aggregate
-  objective = goal.make_objective(config, run.stop_tokens)
+  weights_KxM = sampling.rewards(config, run).weights_KxM
+  objective = goal.make_objective(config, run.stop_tokens, weights_KxM)
   losses_fn = task_gradients.make_losses(
       run.model, objective, temperature=config.rollout.temperature,
       aggregate=aggregate, mesh=run.mesh,

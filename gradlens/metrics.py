@@ -1,12 +1,9 @@
-"""Metrics: what a step measured, as named scalars, and the run's history."""
+"""Metrics: what a step measured, as named scalars."""
 
 from collections.abc import Callable, Sequence
-import contextlib
-import json
 import math
 from typing import Any
 
-from etils import epath
 import jax
 import numpy as np
 
@@ -16,7 +13,6 @@ from gradlens.experience import Sampled
 from gradlens.places import mean_of_prompts
 from gradlens.train_step import Measured
 
-HISTORY = 'metrics.jsonl'
 Scalars = dict[str, float]
 
 
@@ -33,18 +29,22 @@ def mean_of_finite(values: Sequence[float]) -> float:
   return math.fsum(finite) / len(finite) if finite else math.nan
 
 
-def sampled_scalars(sampled: Sampled, names: Sequence[str]) -> Scalars:
+def sampled_scalars(
+    sampled: Sampled, names: Sequence[str], rewards: Sequence[Sequence[str]]
+) -> Scalars:
   """What the batch says: rewards, lengths and the verifiers' failures.
 
   Rewards and lengths are of the prompts that were drawn, before any of them
-  were replaced: those that replaced them were chosen by their rewards.
+  were replaced: those that replaced them were chosen by their rewards. Rewards
+  of one task have names of their own.
   """
-  rewards_KxBxG, lengths_KxBxG, truncated_KxBxG = sampled.drawn
+  rewards_KxBxG, lengths_KxBxG, truncated_KxBxG, parts, equal_KxB = (
+      sampled.drawn
+  )
   filled_KxB = sampled.filled_KxB
   prompts_K, rewards_KxB = filled_KxB.sum(1), rewards_KxBxG.mean(2)
   reward_K = mean_of_prompts(rewards_KxB, filled_KxB)
   spread_KxB = (rewards_KxB - reward_K[:, None]) ** 2
-  equal_KxB = rewards_KxBxG.max(2) == rewards_KxBxG.min(2)
   per_task = dict(
       prompts=prompts_K,
       prompt_share=prompts_K / prompts_K.sum(),
@@ -60,10 +60,28 @@ def sampled_scalars(sampled: Sampled, names: Sequence[str]) -> Scalars:
       verifier_errors=sampled.errors_K,
       verifier_timeouts=sampled.timeouts_K,
   )
-  scalars = {}
+  scalars = _per_task('seconds/verify', sampled.verify_seconds_K, names)
   for tag, values_K in per_task.items():
     scalars |= _per_task(tag, values_K, names)
+  scalars |= _parts(parts, filled_KxB, names, rewards)
   return scalars | {f'seconds/{k}': v for k, v in sampled.seconds.items()}
+
+
+def _parts(
+    parts_KxBxGxM: np.ndarray, filled_KxB: np.ndarray, names: Sequence[str],
+    rewards: Sequence[Sequence[str]],
+) -> Scalars:
+  """The means of each reward of the tasks that have several."""
+  mean_MxK = [
+      mean_of_prompts(parts_KxB, filled_KxB)
+      for parts_KxB in np.moveaxis(parts_KxBxGxM.mean(2), -1, 0)
+  ]
+  return {
+      f'reward_part/{name}/{part}': float(mean_MxK[m][k])
+      for k, (name, own) in enumerate(zip(names, rewards, strict=True))
+      if len(own) > 1
+      for m, part in enumerate(own)
+  }
 
 
 def layers(grams: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -232,54 +250,14 @@ def step_scalars(
   }
 
 
-class HistoryWriter:
-  """Appends scalars and texts to the run's history, a JSON object a line."""
-
-  def __init__(self, workdir: epath.PathLike):
-    self._open = contextlib.ExitStack()
-    # Of a bucket's file there is a context only.
-    self._file = self._open.enter_context(
-        (epath.Path(workdir) / HISTORY).open('a')
-    )
-
-  def _write(self, step: int, **content: Any) -> None:
-    self._file.write(json.dumps(dict(step=step, **content)) + '\n')
-
-  def write_scalars(self, step: int, scalars: Scalars) -> None:
-    self._write(step, scalars=scalars)
-
-  def write_texts(self, step: int, texts: dict[str, str]) -> None:
-    self._write(step, texts=texts)
-
-  def flush(self) -> None:
-    self._file.flush()
-
-  def close(self) -> None:
-    self._open.close()
-
-
-def truncate(workdir: epath.PathLike, step: int) -> None:
-  """Drops what a run wrote after the state it resumes from.
-
-  The last line may be cut short, where the run was killed; another line that
-  is not JSON is an error.
-
-  Raises:
-    ValueError: naming file and line.
-  """
-  path = epath.Path(workdir) / HISTORY
-  if not path.exists():
-    return
-  lines = path.read_text().split('\n')
-  kept = []
-  for number, line in enumerate(lines[:-1], 1):
-    try:
-      if json.loads(line)['step'] <= step:
-        kept.append(line + '\n')
-    except (ValueError, KeyError, TypeError) as error:
-      raise ValueError(
-          f'{path}, line {number} is damaged ({error}); remove that line.'
-      ) from error
-  temporary = path.with_name(path.name + '.tmp')
-  temporary.write_text(''.join(kept))
-  temporary.replace(path)
+def of_step(
+    sampled: Sampled, measured: Measured, *, names: Sequence[str],
+    rewards: Sequence[Sequence[str]], num_splits: int, num_mini_batches: int,
+) -> Scalars:
+  """Everything that is known of a step."""
+  return {
+      **sampled_scalars(sampled, names, rewards),
+      **step_scalars(
+          measured, num_splits, names, sampled.filled_KxB, num_mini_batches
+      ),
+  }

@@ -29,8 +29,8 @@ class Objective(NamedTuple):
 
   Attributes:
     select: the batch, without what is not to be learned from.
-    advantages: of `rewards_KxBxG`, and of `filled_KxB`, which is True where
-      there is a prompt.
+    advantages: of the batch's rewards, and of `filled_KxB`, which is True
+      where there is a prompt.
     terms: of the loss, which is their sum.
     policies: whose log-probabilities the terms find in `Row.logprobs`: `OLD`
       is the policy before the step's first update, `REFERENCE` the one before
@@ -39,7 +39,7 @@ class Objective(NamedTuple):
   """
 
   select: Callable[[Batch], Batch]
-  advantages: Callable[[jax.Array, jax.Array], jax.Array]
+  advantages: Callable[[Batch, jax.Array], jax.Array]
   terms: tuple[Term, ...]
   policies: tuple[str, ...]
   extras: Callable[[jax.Array], dict[str, jax.Array]]
@@ -163,8 +163,8 @@ def grpo(
   """
   return Objective(
       everything,
-      lambda rewards_KxBxG, filled_KxB: advantages.group_advantages(
-          rewards_KxBxG, scale=advantage_scale
+      lambda batch, filled_KxB: advantages.group_advantages(
+          batch.rewards_KxBxG, scale=advantage_scale
       ),
       (surrogate(functools.partial(
           losses.clipped, clip_low=clip_low, clip_high=clip_high
@@ -178,7 +178,7 @@ def supervised() -> Objective:
   """Maximum likelihood of the reference answers."""
   return Objective(
       everything,
-      lambda rewards_KxBxG, filled_KxB: jnp.ones_like(rewards_KxBxG),
+      lambda batch, filled_KxB: jnp.ones_like(batch.rewards_KxBxG),
       (lambda scores, row: (-scores.logprobs, {}),),
       (),
       lambda rewards_KxBxG: {},  # All are 1.

@@ -107,7 +107,10 @@ def drawn(found: Found, index_KxB: np.ndarray, filled_KxB: np.ndarray) -> Drawn:
   """What came of prompts, in their places."""
   return Drawn(*(
       take(a, index_KxB, filled_KxB)
-      for a in (found.rewards_NxG, found.lengths_NxG, found.truncated_NxG)
+      for a in (
+          found.rewards_NxG, found.lengths_NxG, found.truncated_NxG,
+          found.parts_NxGxM, found.equal_N,
+      )
   ))
 
 
@@ -133,11 +136,11 @@ def arrange(
   """
   if filled_KxB.all():
     # As they lie.
-    prompts, prompt_mask, out, rewards = jax.tree.map(
+    prompts, prompt_mask, out, rewards, parts = jax.tree.map(
         lambda a: a.reshape(*index_KxB.shape, *a.shape[1:]),
-        tuple(found[:4]),
+        tuple(found[:5]),
     )
-    return Batch(prompts, prompt_mask, *out, rewards)
+    return Batch(prompts, prompt_mask, *out, rewards, parts)
   anywhere_KxB = np.ones_like(filled_KxB)
   prompts, prompt_mask = (
       take(a, index_KxB, anywhere_KxB) for a in found[:2]
@@ -146,7 +149,8 @@ def arrange(
       take(a, index_KxB, filled_KxB) for a in found.completions
   )
   rewards = _imputed(found.rewards_NxG[index_KxB], filled_KxB, num_splits)
-  return Batch(prompts, prompt_mask, tokens, mask, logprobs, rewards)
+  parts = take(found.parts_NxGxM, index_KxB, filled_KxB)
+  return Batch(prompts, prompt_mask, tokens, mask, logprobs, rewards, parts)
 
 
 def _imputed(
@@ -182,9 +186,11 @@ def collect(answer: Answer, names: Sequence[str]) -> Collect:
     first = drawn(found, index_KxB, filled_KxB)
     return Sampled(
         arrange(found, index_KxB, filled_KxB, 1), filled_KxB, first,
-        first.lengths_KxBxG,
+        first.lengths_KxBxG, first.equal_KxB,
         *(a.reshape(len(names), -1).sum(1)
-          for a in (found.errors_NxG, found.timeouts_NxG)),
+          for a in (
+              found.errors_NxG, found.timeouts_NxG, found.verify_seconds_NxG
+          )),
         none_K, none_K, found.seconds,
     )
 

@@ -90,7 +90,7 @@ def make_prepare(
     filled_KxB = jnp.any(batch.mask_KxBxGxC, axis=(2, 3))
     batch = objective.select(batch)
     return Prompts(
-        batch, objective.advantages(batch.rewards_KxBxG, filled_KxB),
+        batch, objective.advantages(batch, filled_KxB),
         {name: policies[name](state, batch) for name in objective.policies},
     )
 

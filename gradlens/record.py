@@ -2,6 +2,7 @@
 
 import collections
 from collections.abc import Mapping, Sequence
+import functools
 import logging
 import time
 from typing import Any
@@ -107,13 +108,17 @@ class Recorder:
 
   def __init__(
       self, out: Writers, progress: Progress, gains: Gains,
-      names: Sequence[str], num_splits: int, schedule: optax.Schedule,
-      num_mini_batches: int = 1, lag: int = 0,
+      names: Sequence[str], rewards: Sequence[Sequence[str]], num_splits: int,
+      schedule: optax.Schedule, num_mini_batches: int = 1, lag: int = 0,
   ):
     self._out, self._progress, self._gains = out, progress, gains
-    self._names, self._num_splits = names, num_splits
-    self._schedule, self._num_mini_batches = schedule, num_mini_batches
+    self._names, self._schedule = names, schedule
+    self._of_step = functools.partial(
+        metrics.of_step, names=names, rewards=rewards, num_splits=num_splits,
+        num_mini_batches=num_mini_batches,
+    )
     self._lag, self._pending = lag, None
+    self.latest: metrics.Scalars = {}  # what was written last
 
   def push(
       self, step: int, sampled: Sampled, measured: Measured, start: float
@@ -129,16 +134,13 @@ class Recorder:
     step, sampled, measured, seconds = self._pending
     self._pending = None
     scalars = {
-        **metrics.sampled_scalars(sampled, self._names),
-        **metrics.step_scalars(
-            measured, self._num_splits, self._names, sampled.filled_KxB,
-            self._num_mini_batches,
-        ),
+        **self._of_step(sampled, measured),
         'learning_rate': float(self._schedule(step - 1)),
         # The first policy samples for the first steps of all.
         'policy_lag': float(min(self._lag, step - 1)),
         'seconds/step': seconds,
     }
     scalars |= self._gains(scalars)
+    self.latest = scalars
     self._out.scalars(step, scalars)
     self._progress(step, scalars, self._names)

@@ -4,7 +4,15 @@ import functools
 import multiprocessing
 from typing import Any
 
-from gradlens import experience, hosts, meshes, places, rollout, tasks
+from gradlens import (
+    advantages,
+    experience,
+    hosts,
+    meshes,
+    places,
+    rollout,
+    tasks,
+)
 from gradlens.build import Setup
 from gradlens.experience import Answer, Collect
 
@@ -67,15 +75,26 @@ def sampler(
   )
 
 
+def rewards(config: Any, run: Setup) -> tasks.Rewards:
+  """Those that a step learns from: of the reference answers, one."""
+  if config.objective == 'grpo':
+    return tasks.Rewards.of(run.tasks)
+  return tasks.Rewards.one(len(run.tasks))
+
+
 def _sampled(
     config: Any, run: Setup, sample: rollout.Sampler, scorer: tasks.Verifier,
     num_completions: int,
 ) -> Answer:
-  r = config.rollout
+  r, weights_KxM = config.rollout, rewards(config, run).weights_KxM
+  equal = experience.equal_rewards
+  if config.advantage.scale == advantages.DECOUPLED:
+    equal = experience.equal_parts(run.names, weights_KxM)
   return experience.sampled(
       sample, run.encode_prompt, run.tokenizer, scorer,
       num_completions=num_completions, max_prompt_tokens=r.max_prompt_tokens,
       max_new_tokens=r.max_new_tokens, stop_tokens=run.stop_tokens,
+      num_rewards=weights_KxM.shape[1], equal=equal,
   )
 
 

@@ -1,6 +1,6 @@
 """Train: builds everything from a config, then a loop that does I/O only."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import functools
 import logging
@@ -20,13 +20,14 @@ import numpy as np
 import gradlens as gl
 from gradlens import (
     ahead,
+    best,
     build,
     checkpoint,
     claim,
     evaluation,
     goal,
     hosts,
-    metrics,
+    journal,
     mixing,
     models,
     rollout,
@@ -79,6 +80,28 @@ def _resolve(
         " set instrument_every=1, or correction.name='total'."
     )
   return config
+
+
+def _check_best(
+    config: ml_collections.ConfigDict, run: build.Setup, optimizer: Optimizer,
+    steps: Mapping[bool, Any], rewards: tasks.Rewards,
+) -> None:
+  """Refuses to choose checkpoints by what no step of the run records."""
+  name = config.checkpoint.best
+  if not name or best.by_evaluation(name):
+    return
+  first = TrainState(
+      run.params, jax.eval_shape(optimizer.corrected.init, run.params),
+      jax.random.key(0), run.frozen, run.reference,
+  )
+  always, sometimes = (
+      best.recorded(
+          jax.eval_shape(step, first, build.batch_shapes(config, rewards))[1],
+          run.names, rewards.names, config.num_splits,
+      )
+      for step in (steps[config.instrument_every == 1], steps[True])
+  )
+  best.check(name, always, sometimes if config.instrument_every else ())
 
 
 def _rewards(
@@ -140,15 +163,18 @@ def train(
   hosts.check_same({'--workdir': str(workdir)})
   run = build.setup(config)
   optimizer = make_optimizer(config, len(run.tasks), weighting)
-  objective = goal.make_objective(config, run.stop_tokens)
+  rewards = sampling.rewards(config, run)
+  objective = goal.make_objective(
+      config, run.stop_tokens, rewards.weights_KxM
+  )
   sample = sampling.sampler(config, run, make_sampler)
-  rewards = jnp.zeros((len(run.tasks), 1, 1))
   gl.check(
       optimizer.corrected, run.params, num_tasks=len(run.tasks),
       num_splits=config.num_splits, apply=config.correction.apply,
-      **objective.extras(rewards),
+      **objective.extras(jnp.zeros((len(run.tasks), 1, 1))),
   )
   steps = build.steps(config, run.model, optimizer, objective, run.mesh)
+  _check_best(config, run, optimizer, steps, rewards)
   mixture = mixing.mixture(config, run.tasks)
   data = mixture.init()
   hosts.check_same(data)
@@ -182,13 +208,13 @@ def train(
       _log.info('resuming %s at step %d', workdir, first)
     out, earlier = Writers([]), {}
     if hosts.first():
-      metrics.truncate(workdir, first if first else -1)
+      journal.truncate(workdir, first if first else -1)
       earlier = _rewards(workdir, run.names)
       tensorboard = metric_writers.create_default_writer(
           workdir / 'tensorboard'
       )
       out = Writers([
-          enter(contextlib.closing(metrics.HistoryWriter(workdir))),
+          enter(contextlib.closing(journal.HistoryWriter(workdir))),
           enter(contextlib.closing(tensorboard)),
           *writers,
       ])
@@ -211,7 +237,8 @@ def train(
     )
     recorder = Recorder(
         out, progress, Gains(run.names, config.gain_window, earlier), run.names,
-        config.num_splits, optimizer.schedule, config.num_mini_batches, lag,
+        rewards.names, config.num_splits, optimizer.schedule,
+        config.num_mini_batches, lag,
     )
 
     heldout = {}  # scores of evaluations, by step
@@ -255,8 +282,11 @@ def train(
       if done % config.checkpoint.every == 0 or last or ending:
         recorder.flush()
         out.flush()
+        scores = recorder.latest | heldout.get(done, {})
+        if config.checkpoint.best:
+          scores = hosts.from_first(scores)
         saved.save(
-            done, state, feed.state(), heldout.get(done), turn.sampled_ahead()
+            done, state, feed.state(), scores, turn.sampled_ahead()
         )
       if ending and not last:
         _log.info('asked to end: saved step %d; run again to go on', done)

@@ -6,7 +6,7 @@ import functools
 import math
 from typing import Any
 
-from gradlens import advantages, losses, models
+from gradlens import advantages, best, losses, models
 from gradlens.optimizer import choose
 
 # The smallest values that mean anything, and the names there are.
@@ -32,7 +32,7 @@ _CHOICES = {
     'loss.surrogate': tuple(losses.SURROGATES),
     'loss.kl_estimator': tuple(losses.ESTIMATORS),
     'advantage.baseline': advantages.BASELINES,
-    'advantage.scale': advantages.SCALES,
+    'advantage.scale': (*advantages.SCALES, advantages.DECOUPLED),
     'compute.dtype': ('float32', 'bfloat16'),
     'compute.attention': ('auto', *models.KERNELS),
     'compute.remat': tuple(models.REMAT),
@@ -107,6 +107,11 @@ def _check_advantages(config: Any) -> None:
         "config.advantage.scale='std' is the deviation of a group, and"
         f" advantage.baseline={baseline!r} is not of a group; use scale='task',"
         " 'batch' or 'none'."
+    )
+  if scale == advantages.DECOUPLED and baseline != 'group':
+    raise ValueError(
+        f'config.advantage.scale={scale!r} takes each reward by its group, and'
+        f" advantage.baseline={baseline!r} is another; set it to 'group'."
     )
   if baseline == 'leave_one_out' and config.num_completions < 2:
     raise ValueError(
@@ -187,17 +192,19 @@ def _check_evaluation(config: Any) -> None:
         'config.evaluate.temperature=0.0 makes all completions of a prompt the'
         f' same; set evaluate.num_completions={evaluate.num_completions} to 1.'
     )
-  known = {'', 'heldout', *(f'heldout/{name}' for name in config.tasks)}
-  if saved.best not in known:
+  if not best.by_evaluation(saved.best):
+    return  # What steps record is known when they are built.
+  known = ['heldout', *(f'heldout/{name}' for name in config.tasks)]
+  if best.split(saved.best)[0] not in known:
     raise ValueError(
         f'config.checkpoint.best={saved.best!r} must be one of'
-        f' {", ".join(map(repr, sorted(known)))}.'
+        f' {", ".join(map(repr, known))}, or what steps record.'
     )
-  if saved.best and saved.every % evaluate.every:
+  if saved.every % evaluate.every:
     raise ValueError(
         f'config.checkpoint.every={saved.every} must be a multiple of'
-        f' evaluate.every={evaluate.every} where checkpoint.best is set: a'
-        ' checkpoint is chosen by its evaluation.'
+        f' evaluate.every={evaluate.every} where checkpoint.best is'
+        f' {saved.best!r}: a checkpoint is chosen by its evaluation.'
     )
 
 

@@ -198,7 +198,7 @@ class DecoupledTest(parameterized.TestCase):
       among = values[:, _split(b)]
       want[:, b] = (values[:, b] - among.mean()) / among.std()
     got = advantages.decoupled(
-        jnp.asarray(rewards), jnp.asarray(weights), _ALL, num_splits=S
+        jnp.asarray(rewards), np.tile(weights, (K, 1)), _ALL, num_splits=S
     )
     np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
 
@@ -207,7 +207,7 @@ class DecoupledTest(parameterized.TestCase):
     # worth more. Added first, both would be worth the same.
     rewards = jnp.array([[[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]]])
     got = advantages.decoupled(
-        rewards, jnp.ones(2), np.ones((1, 1), bool), num_splits=1
+        rewards, jnp.ones((1, 2)), np.ones((1, 1), bool), num_splits=1
     )[0, 0]
     self.assertGreater(float(got[2]), float(got[0]) + 0.1)
     added = advantages.group_advantages(rewards.sum(-1), scale='std')[0, 0]

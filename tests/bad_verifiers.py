@@ -72,6 +72,7 @@ MISBEHAVIOR = {
     'hang_in_c': _hang_in_c,
     'hang_with_signals_blocked': _hang_with_signals_blocked,
     'sleep': lambda: time.sleep(1000),
+    'sleep_0.2': lambda: time.sleep(0.2) or 1,
     'print': _print,
     'hash': lambda: hash('gradlens') % 1000 / 1000,
     'on_cpu': lambda: os.environ['JAX_PLATFORMS'] == 'cpu',
@@ -83,6 +84,10 @@ MISBEHAVIOR = {
     'score': lambda: (0.5, 'half right'),
     'score_nan': lambda: (float('nan'), 'no number'),
     'score_of_three': lambda: (1.0, 'right', 'and more'),
+    'score_of_parts': lambda: (1.0, 'right', (1.0, 1.0)),
+    'score_of_one_part': lambda: (1.0, 'right', (0.5,)),
+    'score_of_no_part': lambda: (1.0, 'right', (float('nan'),)),
+    'score_of_large_part': lambda: (1.0, 'right', (7.0,)),
     'long_reason': lambda: (1.0, 'x' * 10**6),
 }
 

@@ -25,9 +25,10 @@ RL = (
 )
 PROGRAM = (
     'command', 'optimizer', 'placement', 'policies', 'task_gradients',
-    'train_step', 'feed', 'ahead', 'metrics', 'record', 'claim', 'checkpoint',
-    'passing', 'evaluation', 'report', 'values', 'meshes', 'goal', 'build',
-    'sampling', 'mixing', 'profile', 'measurement', 'train',
+    'train_step', 'feed', 'ahead', 'metrics', 'best', 'record', 'journal',
+    'claim', 'checkpoint', 'passing', 'evaluation', 'report', 'values',
+    'meshes', 'goal', 'build', 'sampling', 'mixing', 'profile', 'measurement',
+    'train',
 )
 COMMANDS = ('main', 'measure', 'evaluate', 'export', 'aot')
 

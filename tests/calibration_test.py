@@ -60,7 +60,9 @@ def _batches():
   )
   mask[:, 2, ::2] = False  # every second prompt, in each split alike
   rewards = np.mean(tokens < V // 2, axis=-1, dtype=np.float32)
-  return Batch(prompts, seen, tokens, mask, logprobs, rewards)
+  return Batch(
+      prompts, seen, tokens, mask, logprobs, rewards, rewards[..., None]
+  )
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from concurrent import futures
 import itertools
+import math
 import multiprocessing
 import os
 import pathlib
@@ -177,6 +178,19 @@ class StatesTest(parameterized.TestCase):
     assert_same(
         params, jax.tree.map(lambda a: a + int(best), self.state.params)
     )
+
+  def test_keeps_the_lowest(self):
+    values = [0.4, -0.2, math.nan, 0.1, -math.inf]
+    with checkpoint.Checkpoints(
+        self.workdir, keep=1, best='-loss/a'
+    ) as saved:
+      for step, value in enumerate(values, 1):
+        saved.save(step, self.state, {}, {'loss/a': value, 'heldout': step})
+    # What is no number is never the best.
+    present = [path.name for path in self.states.iterdir()]
+    self.assertCountEqual(present, '25')
+    with checkpoint.Checkpoints(self.workdir, best='-loss/a') as saved:
+      self.assertEqual(saved.find('best'), 2)
 
   def test_finds_no_other(self):
     self.save(1, 2)

@@ -46,7 +46,7 @@ class _Collect:
         for records in records_KxB
     ])
     none = np.zeros(0)
-    batch = Batch(none, none, tokens, tokens != ord(' '), none, rewards)
+    batch = Batch(none, none, tokens, tokens != ord(' '), none, rewards, none)
     return Sampled(batch, *[none] * (len(Sampled._fields) - 2), {})
 
 

@@ -40,7 +40,7 @@ class _Scorer:
       return tasks.Result(0.0, 'error')
     if number % timeout == 0:
       return tasks.Result(0.0, 'timeout')
-    return tasks.Result(number % 11 / 10, 'ok')
+    return tasks.Result(number % 11 / 10, 'ok', seconds=number % 7 / 4)
 
 
 @functools.cache
@@ -64,7 +64,8 @@ def _collect(scorer, sampler=None):
   return places.collect(experience.sampled(
       sampler or own, text.prompt_encoder(_TOKENIZER), _TOKENIZER, scorer,
       num_completions=G, max_prompt_tokens=T, max_new_tokens=C,
-      stop_tokens=(_STOP, _MODELS_STOP),
+      stop_tokens=(_STOP, _MODELS_STOP), num_rewards=1,
+      equal=experience.equal_rewards,
   ), _NAMES)
 
 
@@ -137,6 +138,7 @@ class SamplerTest(ExperienceTestCase):
     sampled, scorer = _sampled()
     self.assertEqual(scorer.calls, 1)
     failures = {'error': [0, 0], 'timeout': [0, 0]}
+    seconds_K = np.zeros(K)
     for k, b, g in np.ndindex(K, B, G):
       result = scorer.result(
           _NAMES[k], _text(sampled, k, b, g), _RECORDS[k][b]
@@ -144,10 +146,12 @@ class SamplerTest(ExperienceTestCase):
       self.assertAlmostEqual(
           float(sampled.batch.rewards_KxBxG[k, b, g]), result.score, 6
       )
+      seconds_K[k] += result.seconds
       if result.status != 'ok':
         failures[result.status][k] += 1
     self.assertEqual(sampled.errors_K.tolist(), failures['error'])
     self.assertEqual(sampled.timeouts_K.tolist(), failures['timeout'])
+    np.testing.assert_array_equal(sampled.verify_seconds_K, seconds_K)
     for counts in failures.values():
       self.assertNotEqual(counts[0], counts[1])
 
@@ -192,6 +196,7 @@ class SamplerTest(ExperienceTestCase):
         ),
         text.prompt_encoder(_TOKENIZER), _TOKENIZER, scorer, num_completions=G,
         max_prompt_tokens=T, max_new_tokens=C, stop_tokens=(_STOP,),
+        num_rewards=1, equal=experience.equal_rewards,
     )
     one, more = (
         answer(params, asked, jax.random.key(1), room)()

@@ -61,9 +61,11 @@ class Engine:
             np.broadcast_to(prompts[:, :1, None], mask.shape), mask,
             np.zeros(mask.shape, np.float32),
         ),
-        rewards, np.full((room, G), C) * asked_Nx1,
+        rewards, rewards[..., None], rewards.max(1) == rewards.min(1),
+        np.full((room, G), C) * asked_Nx1,
         np.zeros((room, G), bool), asked_Nx1 & (rewards == 0.25),
-        asked_Nx1 & (rewards == 0.5), dict(rollout=1.0, verify=0.5),
+        asked_Nx1 & (rewards == 0.5), asked_Nx1 * (1 + rewards),
+        dict(rollout=1.0, verify=0.5),
     )
 
 
@@ -220,6 +222,14 @@ class RefillTest(parameterized.TestCase):
       ])
       np.testing.assert_array_equal(sampled.errors_K, unequal)
       np.testing.assert_array_equal(sampled.timeouts_K, unequal)
+      # Each completion takes a second, and its reward in seconds.
+      asked = [
+          sum(p[0] == name for prompts, _, _ in calls for p in prompts)
+          for name in NAMES
+      ]
+      np.testing.assert_array_equal(
+          sampled.verify_seconds_K, G * np.array(asked) + 1.5 * unequal
+      )
       self.assertEqual(
           sampled.seconds,
           dict(rollout=1.0 * len(calls), verify=0.5 * len(calls)),
@@ -325,8 +335,9 @@ class ObserveTest(parameterized.TestCase):
     advantages[0, :2], advantages[1, 1] = [2, -1], [1, -1]
     advantages[0, 2:] = 100  # of no prompt
     sampled = types.SimpleNamespace(
-        filled_KxB=filled, drawn=types.SimpleNamespace(rewards_KxBxG=first),
-        batch=types.SimpleNamespace(rewards_KxBxG=final),
+        filled_KxB=filled, drawn=types.SimpleNamespace(
+            rewards_KxBxG=first, equal_KxB=first.max(2) == first.min(2)
+        ), equal_KxB=final.max(2) == final.min(2),
     )
     rows = np.array([[[1.0, 0], [2, 1]], [[0, 1], [4, 0]]])  # [K, S, N]
     flat = rows.reshape(4, 2)

@@ -5,7 +5,7 @@ import pathlib
 
 from absl.testing import absltest, parameterized
 
-from gradlens import metrics
+from gradlens import journal
 
 
 class HistoryTest(parameterized.TestCase):
@@ -13,11 +13,11 @@ class HistoryTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
     self.workdir = pathlib.Path(self.create_tempdir().full_path)
-    self.path = self.workdir / metrics.HISTORY
+    self.path = self.workdir / journal.HISTORY
     self.write(1, 2, 3)
 
   def write(self, *steps):
-    writer = metrics.HistoryWriter(self.workdir)
+    writer = journal.HistoryWriter(self.workdir)
     for step in steps:
       writer.write_scalars(step, {'loss/a': step / 4})
     writer.write_texts(steps[-1], {'samples/a': 'one\ntwo'})
@@ -32,7 +32,7 @@ class HistoryTest(parameterized.TestCase):
     self.assertEqual(self.lines(), [*scalars, texts])
 
   def test_flush_puts_lines_on_disk(self):
-    writer = metrics.HistoryWriter(self.workdir)
+    writer = journal.HistoryWriter(self.workdir)
     writer.write_scalars(4, {'loss/a': 1.0})
     writer.flush()
     self.assertEqual(self.lines()[-1]['step'], 4)
@@ -41,17 +41,17 @@ class HistoryTest(parameterized.TestCase):
   def test_a_resumed_run_writes_its_steps_once(self):
     with self.path.open('a') as file:
       file.write('{"step": 4, "scal')  # killed here
-    metrics.truncate(self.workdir, 2)
+    journal.truncate(self.workdir, 2)
     self.assertEqual([line['step'] for line in self.lines()], [1, 2])
     self.write(3, 4)
     self.assertEqual([line['step'] for line in self.lines()], [1, 2, 3, 4, 4])
     self.assertEqual([path.name for path in self.workdir.iterdir()],
-                     [metrics.HISTORY])
+                     [journal.HISTORY])
 
   def test_a_cut_off_last_line_is_dropped_whatever_its_step(self):
     whole = self.path.read_text()
     self.path.write_text(whole + '{"step": 1, "scalars": {}}')
-    metrics.truncate(self.workdir, 3)
+    journal.truncate(self.workdir, 3)
     self.assertEqual(self.path.read_text(), whole)
 
   @parameterized.parameters('{"step": 2, "sca', '7', 'null', '{"scalars": {}}')
@@ -60,12 +60,12 @@ class HistoryTest(parameterized.TestCase):
     lines[1] = damaged
     self.path.write_text('\n'.join(lines))
     with self.assertRaisesRegex(ValueError, f'{self.path}, line 2 is damaged'):
-      metrics.truncate(self.workdir, 3)
+      journal.truncate(self.workdir, 3)
     self.assertEqual(self.path.read_text(), '\n'.join(lines))
 
   def test_a_new_run_has_nothing_to_drop(self):
     self.path.unlink()
-    metrics.truncate(self.workdir, 0)
+    journal.truncate(self.workdir, 0)
     self.assertEmpty(list(self.workdir.iterdir()))
 
 

@@ -32,6 +32,10 @@ def policy():
   return model, models.init(model, jax.random.key(0))
 
 
+# Weights of each task's one reward.
+ONE_KxM = np.ones((K, 1))
+
+
 def random_batch(seed=0):
   """Prompts and completions of all lengths, from another policy."""
   rng = np.random.default_rng(seed)
@@ -45,7 +49,7 @@ def random_batch(seed=0):
   return Batch(
       rng.integers(2, V, prompt_mask.shape, np.int32) * prompt_mask,
       prompt_mask, rng.integers(1, V, mask.shape, np.int32) * mask, mask,
-      logprobs * mask, rewards,
+      logprobs * mask, rewards, rewards[..., None],
   )
 
 

@@ -27,6 +27,8 @@ def general(tag):
   words = ['TASK' if word in NAMES else word for word in tag.split('/')]
   if words[0] in ('layer_norm_sq', 'layer_weight'):
     words[1] = 'BLOCK'
+  if words[0] == 'reward_part':
+    words[-1] = 'REWARD'
   return '/'.join(words)
 
 
@@ -44,8 +46,12 @@ def sampled(rewards=0.5):
   none_K = np.zeros(K, int)
   return experience.Sampled(
       None, np.ones((K, S), bool),
-      experience.Drawn(rewards * one_KxBxG, one_KxBxG, one_KxBxG > 0),
-      one_KxBxG, none_K, none_K, none_K, none_K, dict(rollout=1.0, verify=1.0),
+      experience.Drawn(
+          rewards * one_KxBxG, one_KxBxG, one_KxBxG > 0,
+          np.ones((K, S, 2, 2)), np.ones((K, S), bool),
+      ),
+      one_KxBxG, np.ones((K, S), bool), *[none_K] * 5,
+      dict(rollout=1.0, verify=1.0),
   )
 
 
@@ -53,8 +59,8 @@ def recorder(window=1, rewards=(), names=NAMES):
   writer = Writer()
   found = record.Recorder(
       record.Writers([writer]), lambda *unused: None,
-      record.Gains(names, window, dict(rewards)), names, S,
-      lambda step: 1e-3,
+      record.Gains(names, window, dict(rewards)), names,
+      [['math', 'format']] * len(names), S, lambda step: 1e-3,
   )
   return found, writer
 

@@ -267,13 +267,20 @@ class StepScalarsTest(MetricsTestCase):
     scalars = metrics.sampled_scalars(
         experience.Sampled(
             None, np.ones((2, 2), bool),
-            experience.Drawn(rewards, lengths, truncated), lengths + 1,
-            np.array([2, 0]), np.array([0, 3]), np.array([4, 1]),
+            experience.Drawn(
+                rewards, lengths, truncated,
+                np.stack([rewards, truncated, 0 * rewards], -1),
+                np.array([[False, True], [True, True]]),
+            ), lengths + 1, None,
+            np.array([2, 0]), np.array([0, 3]), np.array([0.5, 2.5]),
+            np.array([4, 1]),
             np.array([0, 1]), dict(rollout=1.5),
         ),
-        ('a', 'b'),
+        ('a', 'b'), [['right', 'long', 'none'], ['right']],
     )
     self.assertEqual(scalars, {
+        'reward_part/a/right': 0.75, 'reward_part/a/long': 0.25,
+        'reward_part/a/none': 0.0,
         'reward/a': 0.75, 'reward/b': 0.25, 'length/a': 2.0, 'length/b': 2.25,
         # Prompts' means 0.5 and 1, and 0.5 and 0.
         'reward_std/a': 0.25, 'reward_std/b': 0.25,
@@ -285,6 +292,7 @@ class StepScalarsTest(MetricsTestCase):
         'prompts/a': 2, 'prompts/b': 2, 'prompt_share/a': 0.5,
         'prompt_share/b': 0.5, 'refilled/a': 4, 'refilled/b': 1,
         'unfilled/a': 0, 'unfilled/b': 1, 'seconds/rollout': 1.5,
+        'seconds/verify/a': 0.5, 'seconds/verify/b': 2.5,
     })
 
   def test_sampled_with_places_without_a_prompt(self):
@@ -295,10 +303,12 @@ class StepScalarsTest(MetricsTestCase):
     none_K = np.zeros(2, int)
     scalars = metrics.sampled_scalars(
         experience.Sampled(
-            None, filled, experience.Drawn(rewards, lengths, lengths > 1),
-            lengths, none_K, none_K, none_K, none_K, {},
+            None, filled, experience.Drawn(
+                rewards, lengths, lengths > 1, rewards[..., None],
+                rewards.max(2) == rewards.min(2),
+            ), lengths, None, *[none_K] * 5, {},
         ),
-        ('a', 'b'),
+        ('a', 'b'), [['reward']] * 2,
     )
     self.assert_scalars(scalars, 'prompts', [2, 0], 'ab')
     self.assert_scalars(scalars, 'prompt_share', [1, 0], 'ab')

@@ -58,8 +58,9 @@ def make_step(keys, instrument=True):
   config = config_of(keys)
   optimizer = make_optimizer(config, K, None)
   step = jax.jit(train_step.make_train_step(
-      model, optimizer, goal.make_objective(config, STOP_TOKENS), num_splits=S,
-      temperature=TEMPERATURE, aggregate=config.loss.aggregate,
+      model, optimizer,
+      goal.make_objective(config, STOP_TOKENS, joint_loss.ONE_KxM),
+      num_splits=S, temperature=TEMPERATURE, aggregate=config.loss.aggregate,
       normalize=config.loss.normalize, instrument=instrument,
       num_mini_batches=config.num_mini_batches,
       inner_epochs=config.inner_epochs,
@@ -255,7 +256,9 @@ class TruncatedTest(absltest.TestCase):
   def test_is_left_out(self):
     batch = joint_loss.random_batch()
     got = goal.make_objective(
-        config_of({'loss.mask_truncated': True}), STOP_TOKENS).select(batch)
+        config_of({'loss.mask_truncated': True}), STOP_TOKENS,
+        joint_loss.ONE_KxM,
+    ).select(batch)
     want = kept(batch, 'everything').mask_KxBxGxC
     np.testing.assert_array_equal(got.mask_KxBxGxC, want)
     full = batch.mask_KxBxGxC.all(-1)
@@ -268,7 +271,9 @@ class TruncatedTest(absltest.TestCase):
 
   def test_stays_otherwise(self):
     batch = joint_loss.random_batch()
-    got = goal.make_objective(config_of({}), STOP_TOKENS).select(batch)
+    got = goal.make_objective(
+        config_of({}), STOP_TOKENS, joint_loss.ONE_KxM
+    ).select(batch)
     self.assertIs(got, batch)
 
 

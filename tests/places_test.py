@@ -29,7 +29,9 @@ def random_found(count, seed=0, of=jnp.asarray):
   return experience.Found(
       rng.integers(2, joint_loss.V, prompt_mask.shape, np.int32) * prompt_mask,
       prompt_mask, rollout.Completions(*map(of, (tokens, mask, logprobs))),
-      rewards, lengths, lengths == c, rewards == 0.25, rewards == 0.5,
+      rewards, np.stack([rewards, 1 - rewards], -1),
+      rewards.max(1) == rewards.min(1), lengths, lengths == c, rewards == 0.25,
+      rewards == 0.5, 1 + rewards,
       dict(rollout=1.0, verify=2.0),
   )
 
@@ -75,6 +77,9 @@ class PlacesTest(parameterized.TestCase):
           (batch.mask_KxBxGxC, found.completions.mask_NxGxC),
           (batch.logprobs_KxBxGxC, found.completions.logprobs_NxGxC),
           (batch.rewards_KxBxG, found.rewards_NxG),
+          (batch.parts_KxBxGxM, found.parts_NxGxM),
+          (first.parts_KxBxGxM, found.parts_NxGxM),
+          (first.equal_KxB, found.equal_N),
           (first.rewards_KxBxG, found.rewards_NxG),
           (first.lengths_KxBxG, found.lengths_NxG),
           (first.truncated_KxBxG, found.truncated_NxG),
@@ -83,6 +88,7 @@ class PlacesTest(parameterized.TestCase):
     self.assertLen(at, 12)
     for k, b in np.argwhere(~filled):
       self.assertFalse(np.asarray(batch.mask_KxBxGxC)[k, b].any())
+      self.assertFalse(batch.parts_KxBxGxM[k, b].any())
       self.assertTrue(batch.prompt_mask_KxBxT[k, b].any())  # attends to some
       split = slice(3 * (b // 3), 3 * (b // 3) + 3)
       own = batch.rewards_KxBxG[k, split][filled[k, split]]
@@ -96,7 +102,7 @@ class PlacesTest(parameterized.TestCase):
     batch = places.arrange(
         found, *places.places(np.array([4, 4, 4]), 4, S), S
     )
-    for whole, part in zip(batch, jax.tree.leaves(tuple(found[:4])),
+    for whole, part in zip(batch, jax.tree.leaves(tuple(found[:5])),
                            strict=True):
       np.testing.assert_array_equal(whole, part.reshape(3, 4, *part.shape[1:]))
 

@@ -98,7 +98,7 @@ def tiny():
       np.arange(t) >= draw.integers(0, t, (k, b, 1)),
       draw.integers(0, 32, (k, b, g, c), np.int32), mask,
       draw.normal(-3, 0.3, mask.shape).astype(np.float32),
-      draw.random((k, b, g), np.float32),
+      draw.random((k, b, g), np.float32), np.zeros((k, b, g, 1)),
   )
   return model, batch
 
@@ -131,9 +131,9 @@ def step_of(sizes, apply):
         for leaf in jax.tree.leaves(state.reference)
     )
   step = jax.jit(train_step.make_train_step(
-      model, optimizer, goal.make_objective(config, (1, 2)), num_splits=S,
-      temperature=0.8, aggregate='sequence_mean', normalize='batch',
-      instrument=True, num_mini_batches=2, mesh=mesh,
+      model, optimizer, goal.make_objective(config, (1, 2), np.ones((2, 1))),
+      num_splits=S, temperature=0.8, aggregate='sequence_mean',
+      normalize='batch', instrument=True, num_mini_batches=2, mesh=mesh,
   ), compiler_options=joint_loss.QUICK)
   return step(state, jax.tree.map(jnp.asarray, batch))
 

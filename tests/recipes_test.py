@@ -39,7 +39,9 @@ def step(arg):
   model, params = joint_loss.policy()
   optimizer = make_optimizer(config, K, None)
   run = jax.jit(train_step.make_train_step(
-      model, optimizer, goal.make_objective(config, (1,)), num_splits=S,
+      model, optimizer,
+      goal.make_objective(config, (1,), np.tile([0.7, 0.3], (K, 1))),
+      num_splits=S,
       temperature=joint_loss.TEMPERATURE, aggregate=config.loss.aggregate,
       normalize=config.loss.normalize, instrument=False,
       num_mini_batches=config.num_mini_batches,
@@ -51,7 +53,11 @@ def step(arg):
   batch = joint_loss.random_batch()
   # In groups of two and one, all deviations would be the same.
   rewards = np.random.default_rng(1).random((K, B, G), np.float32)
-  state, measured = run(state, batch._replace(rewards_KxBxG=rewards))
+  # Another reward beside it, of which one method knows.
+  parts = np.stack([rewards, rewards[..., ::-1] ** 2], -1)
+  state, measured = run(state, batch._replace(
+      rewards_KxBxG=rewards, parts_KxBxGxM=parts
+  ))
   return joint_loss.vector(state.opt_state[2][0].mu), measured
 
 

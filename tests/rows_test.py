@@ -44,7 +44,7 @@ class RowsTest(parameterized.TestCase):
         for names in itertools.product(AGGREGATES, NORMALIZES)
     }
     loss, gradient = expected.pop((aggregate, normalize))
-    found = GRPO.advantages(batch.rewards_KxBxG, None)
+    found = GRPO.advantages(batch, None)
     row, _ = rows_lib.make_rows(
         rows_lib.Prompts(batch, found, {}), S, aggregate=aggregate,
         normalize=normalize,

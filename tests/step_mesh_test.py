@@ -60,7 +60,7 @@ def batch(num_tasks, num_splits, seed=0):
       draw.integers(0, V, (k, b, G, C), dtype=np.int32),
       np.arange(C) < np.minimum(length, longest),
       draw.normal(-3, 0.3, (k, b, G, C)).astype(np.float32),
-      draw.random((k, b, G), dtype=np.float32),
+      draw.random((k, b, G), dtype=np.float32), np.zeros((k, b, G, 1)),
   )))
 
 

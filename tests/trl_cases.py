@@ -66,8 +66,9 @@ def row(given, sampled):
   mask = shaped(given['mask'])
   tokens = jnp.zeros(mask.shape, jnp.int32)
   none = jnp.zeros((len(mask), 1))
+  rewards = shaped(given['rewards'])
   batch = Batch(
-      none, none, tokens, mask, shaped(sampled), shaped(given['rewards'])
+      none, none, tokens, mask, shaped(sampled), rewards, rewards[..., None]
   )
   others = {
       objective.OLD: shaped(given['old']),

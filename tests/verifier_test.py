@@ -35,6 +35,11 @@ EASY = {
     '7': OK, '-7': tasks.Result(0.0, 'ok'),
     'memory': ERROR, 'score': tasks.Result(0.5, 'ok', 'half right'),
     'score_nan': ERROR, 'score_of_three': ERROR,
+    # It names one reward.
+    'score_of_parts': ERROR,
+    'score_of_one_part': tasks.Result(1.0, 'ok', 'right', (0.5,)),
+    'score_of_no_part': ERROR,
+    'score_of_large_part': tasks.Result(1.0, 'ok', 'right', (1.0,)),
     'long_reason': tasks.Result(1.0, 'ok', 'x' * 500),
 }
 DEADLY = {
@@ -203,11 +208,11 @@ class VerifierTest(parameterized.TestCase):
     path = self._file()
     batch = [('bad', text, tasks.Record('prompt', '', {})) for text in (
         '1', f'sleep_if:{path}', 'loop', f'sleep_if:{path}')]
-    idle = [OK[:2], OK[:2], TIMEOUT[:2], OK[:2]]
-    busy = [OK[:2], TIMEOUT[:2], TIMEOUT[:2], TIMEOUT[:2]]
+    idle = ['ok', 'ok', 'timeout', 'ok']
+    busy = ['ok', 'timeout', 'timeout', 'timeout']
 
     def scored(verifier):
-      return [result[:2] for result in verifier.score(batch)]
+      return [result.status for result in verifier.score(batch)]
 
     with tempfile.TemporaryDirectory() as folder:
       late = tasks.Late(f'{folder}/late', 0)
@@ -269,6 +274,19 @@ class VerifierTest(parameterized.TestCase):
     ) as verifier, self.assertNoLogs(level='WARNING'):
       results = verifier.score([('busy', '0.3', None)] * 10)
     self.assertEqual(results, [OK] * 10)
+
+  def test_seconds(self):
+    path = self._file()
+    with guard() as verifier:
+      slow, quick = verifier.score(items('sleep_0.2', '1'))
+    self.assertEqual([slow, quick], [OK, OK])
+    # They are each item's own, and what is waited for counts.
+    self.assertBetween(slow.seconds, 0.2, 300)
+    self.assertGreater(quick.seconds, 0)
+    with Clock(path), guard() as verifier:
+      gone, after = verifier.score(items(f'note:{path}:sleep', '1'))
+    self.assertEqual([gone, after], [TIMEOUT, OK])
+    self.assertEqual(gone.seconds, 1000)
 
   def test_time_between_batches_is_free(self):
     clock = Clock(self._file())

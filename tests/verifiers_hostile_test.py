@@ -57,10 +57,14 @@ class HostileTest(parameterized.TestCase):
       for spec, (record, right) in RECORDS.items():
         items = [(spec, text, record) for text in completions.values()]
         results = guard.score([*items, (spec, right, record)])
-        self.assertEqual(results.pop()[:2], (1.0, 'ok'), spec)
+        last = results.pop()
+        self.assertEqual((last.score, last.status), (1.0, 'ok'), spec)
         for name, result in zip(completions, results, strict=True):
           expected = as_stated.get((spec, name), (0.0, 'ok'))
-          self.assertEqual(result[:2], expected, (spec, name, result.reason))
+          self.assertEqual(
+              (result.score, result.status), expected,
+              (spec, name, result.reason),
+          )
 
 
 if __name__ == '__main__':

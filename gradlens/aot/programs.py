@@ -12,9 +12,11 @@ import jax
 from jax.experimental import topologies
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec, SingleDeviceSharding
+import numpy as np
 from transformers import ByT5Tokenizer
 
 from gradlens import (
+    advantages,
     build,
     checkpoint,
     goal,
@@ -22,11 +24,11 @@ from gradlens import (
     models,
     placement,
     rollout,
+    tasks,
 )
-from gradlens.experience import Batch
 from gradlens.optimizer import Optimizer, make_optimizer
 from gradlens.train_step import TrainState
-from gradlens.values import check_values, max_prompts
+from gradlens.values import check_values
 
 _log = logging.getLogger(__name__)
 
@@ -190,16 +192,11 @@ def _everywhere(on: Slice, shapes: Any) -> Any:
   return on.place(shapes, jax.tree.map(lambda a: PartitionSpec(), shapes))
 
 
-def _batch(config: Any) -> Batch:
-  k, b = len(config.tasks), max_prompts(config)
-  g = config.num_completions if config.objective == 'grpo' else 1
-  t, c = config.rollout.max_prompt_tokens, config.rollout.max_new_tokens
-  shape = jax.ShapeDtypeStruct
-  return Batch(
-      shape((k, b, t), jnp.int32), shape((k, b, t), bool),
-      shape((k, b, g, c), jnp.int32), shape((k, b, g, c), bool),
-      shape((k, b, g, c), jnp.float32), shape((k, b, g), jnp.float32),
-  )
+def _rewards(config: Any) -> tasks.Rewards:
+  """Without the tasks; how many rewards one has changes little."""
+  several = config.advantage.scale == advantages.DECOUPLED
+  names = [['first', 'second'] if several else ['reward']] * len(config.tasks)
+  return tasks.Rewards(names, np.ones((len(names), len(names[0])), np.float32))
 
 
 def _stop_tokens(model: models.Model) -> tuple[int, ...]:
@@ -277,9 +274,11 @@ def compile_step(
   """The training step, with or without the decomposition."""
   step = build.steps(
       config, planned.model, planned.optimizer,
-      goal.make_objective(config, _stop_tokens(planned.model)), planned.on.mesh,
+      goal.make_objective(
+          config, _stop_tokens(planned.model), _rewards(config).weights_KxM
+      ), planned.on.mesh,
   )[instrument]
-  batch = _everywhere(planned.on, _batch(config))
+  batch = _everywhere(planned.on, build.batch_shapes(config, _rewards(config)))
   how = 'with' if instrument else 'without'
   return _compile(
       step.trace(planned.state, batch), f'the step {how} the decomposition'

@@ -2,16 +2,18 @@
 
 from collections import deque
 from collections.abc import Sequence
+import dataclasses
 import logging
 import multiprocessing.connection as mpc
 import pickle
 import signal
 import time
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from gradlens.tasks.late import Late
 from gradlens.tasks.process import START_SECONDS, Worker
 from gradlens.tasks.types import Record, Task
+from gradlens.tasks.verifiers import rewards
 
 # What a worker is given at once.
 _SHARE = 16
@@ -20,7 +22,8 @@ Item = tuple[str, str, Record]
 Share = list[tuple[int, Item]]  # with their places in the batch
 
 
-class Result(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Result:
   """What a verifier made of a completion.
 
   Attributes:
@@ -28,11 +31,16 @@ class Result(NamedTuple):
     status: 'ok', 'timeout', or 'error' (the verifier raised, died, or gave
       no finite number).
     reason: of the verifier, for people; '' where it gave none.
+    parts: rewards that the score is made of, in [0, 1]; empty where there is
+      one, and unless `status` is 'ok'.
+    seconds: of elapsed time; results that differ in it only are equal.
   """
 
   score: float
   status: str
   reason: str = ''
+  parts: tuple[float, ...] = ()
+  seconds: float = dataclasses.field(default=0.0, compare=False)
 
 
 # Of an item that ran out of elapsed time when its batch was first scored.
@@ -67,7 +75,10 @@ class Verifier:
       wall_seconds: float = 60.0, num_workers: int = 1,
       late: Late | None = None,
   ) -> None:
-    self._pickled = {task.name: pickle.dumps(task.verify) for task in tasks}
+    self._pickled = {
+        task.name: pickle.dumps((task.verify, len(rewards(task.verify))))
+        for task in tasks
+    }
     if len(self._pickled) < len(tasks):
       raise ValueError(
           f'tasks {[task.name for task in tasks]} share a name; rename one'
@@ -225,7 +236,8 @@ class _Lane:
   ) -> None:
     """The item at work scores 0; another worker takes up those behind it."""
     number, item = self.given.popleft()
-    results[number] = Result(0.0, status)
+    begun = self.deadline - self._wall_seconds
+    results[number] = Result(0.0, status, seconds=time.monotonic() - begun)
     if self.given:
       todo.appendleft(list(self.given))
     self._restart()

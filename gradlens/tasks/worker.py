@@ -66,12 +66,13 @@ class Timer:
 
 def score(
     verify: Callable[[str, Any], Any], completion: str, record: Any,
-    timer: Timer,
-) -> tuple[float, str, str]:
-  """The score in [0, 1], 'ok' or what went wrong, and the reason.
+    timer: Timer, num_rewards: int = 1,
+) -> tuple[float, str, str, tuple[float, ...]]:
+  """The score in [0, 1], 'ok' or what went wrong, the reason, and rewards.
 
-  A verifier gives a number, or a pair of a number and a reason. It raises
-  `TimeoutError` if it has waited for too long.
+  A verifier gives a number, a pair of a number and a reason, or these and the
+  rewards that the number is made of, so many. It raises `TimeoutError` if it
+  has waited for too long.
   """
   late = ''
   try:
@@ -83,13 +84,21 @@ def score(
     value = math.nan
     late = str(error) if isinstance(error, TimeoutError) else ''
   if timer.expired or late:
-    return 0.0, 'timeout', late
-  reason = ''
-  if isinstance(value, tuple) and len(value) == 2:
-    value, reason = value
-  if not isinstance(value, numbers.Real) or not math.isfinite(value):
-    return 0.0, 'error', ''
-  return min(max(float(value), 0.0), 1.0), 'ok', str(reason)[:_MAX_REASON]
+    return 0.0, 'timeout', late, ()
+  reason, parts = '', ()
+  if isinstance(value, tuple) and len(value) in (2, 3):
+    value, reason, *rest = value
+    parts = rest[0] if rest else ()
+  if not isinstance(parts, tuple) or len(parts or (value,)) != num_rewards:
+    return 0.0, 'error', '', ()
+  if not all(map(_is_finite, (value, *parts))):
+    return 0.0, 'error', '', ()
+  value, *parts = (min(max(float(part), 0.0), 1.0) for part in (value, *parts))
+  return value, 'ok', str(reason)[:_MAX_REASON], tuple(parts)
+
+
+def _is_finite(value: Any) -> bool:
+  return isinstance(value, numbers.Real) and math.isfinite(value)
 
 
 def serve(connection: mpc.Connection) -> None:
@@ -101,7 +110,10 @@ def serve(connection: mpc.Connection) -> None:
   os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
   while True:
     for name, completion, record in connection.recv():
-      connection.send(score(verifiers[name], completion, record, timer))
+      verify, num_rewards = verifiers[name]
+      start = time.monotonic()
+      found = score(verify, completion, record, timer, num_rewards)
+      connection.send((*found, time.monotonic() - start))
 
 
 def main(fd: int) -> None:

@@ -7,10 +7,11 @@ from gradlens.tasks.verifiers.spec import (
     confined,
     parse,
     quote,
+    rewards,
     runs_code,
 )
 
 __all__ = [
-    'KINDS', 'Score', 'Sum', 'Verify', 'confined', 'parse', 'quote',
+    'KINDS', 'Score', 'Sum', 'Verify', 'confined', 'parse', 'quote', 'rewards',
     'runs_code',
 ]

@@ -11,10 +11,13 @@ class Score(NamedTuple):
   Attributes:
     score: in [0, 1].
     reason: a few words, for people; '' where there is nothing to say.
+    parts: rewards that the score is the weighted sum of, in [0, 1]; empty
+      where it is one reward. Their names are those of `verifiers.rewards`.
   """
 
   score: float
   reason: str = ''
+  parts: tuple[float, ...] = ()
 
 
 class Verify(Protocol):
@@ -39,6 +42,6 @@ def wrong(answer: str, reason: str = 'another answer') -> Score:
   """Score 0, with the beginning of what was taken for the answer.
 
   >>> wrong('42')
-  Score(score=0.0, reason="another answer: '42'")
+  Score(score=0.0, reason="another answer: '42'", parts=())
   """
   return Score(0.0, f'{reason}: {answer[:80]!r}')

@@ -1,8 +1,10 @@
 """Verifiers from the strings that name them in configs."""
 
+import collections
 import dataclasses
 import math
 import re
+import types
 from typing import Any
 import urllib.parse
 
@@ -30,7 +32,7 @@ _PLUS = re.compile(r'\+(?=[0-9.]+\*)')
 
 @dataclasses.dataclass(frozen=True)
 class Sum:
-  """A weighted sum of verifiers.
+  """A weighted sum of verifiers, each of which is a reward by itself.
 
   Attributes:
     parts: weights, which sum to 1, with verifiers.
@@ -42,7 +44,10 @@ class Sum:
     scores = [verify(completion, record) for _, verify in self.parts]
     total = sum(w * s.score for (w, _), s in zip(
         self.parts, scores, strict=True))
-    return Score(total, '; '.join(s.reason for s in scores))
+    return Score(
+        total, '; '.join(s.reason for s in scores),
+        tuple(s.score for s in scores),
+    )
 
   def check(self, record: Record) -> None:
     for _, verify in self.parts:
@@ -67,7 +72,7 @@ def parse(spec: str) -> Verify:
 
   >>> parse('numeric?tolerance=0.01')('The answer is 3.14', Record(
   ...     'pi?', '3.14159', {}))
-  Score(score=1.0, reason='right')
+  Score(score=1.0, reason='right', parts=())
   """
   parts = _PLUS.split(spec)
   if len(parts) == 1 and not re.match(r'[0-9.]+\*', spec):
@@ -131,6 +136,37 @@ def confined(verify: Any, limits: sandbox.Limits) -> Any:
     case Sum():
       return Sum(tuple((w, confined(v, limits)) for w, v in verify.parts))
   return verify
+
+
+def rewards(verify: Any) -> dict[str, float]:
+  """Names and weights of the rewards that a verifier gives.
+
+  Those of a sum are called by their verifiers, with a number from the second
+  one of a name on.
+
+  >>> rewards(parse('0.5*math+0.3*format?pattern=a+0.2*format?pattern=b'))
+  {'math': 0.5, 'format': 0.3, 'format2': 0.2}
+  >>> rewards(parse('math'))
+  {'math': 1.0}
+  """
+  if not isinstance(verify, Sum):
+    return {_name(verify): 1.0}
+  seen: collections.Counter[str] = collections.Counter()
+  found = {}
+  for weight, part in verify.parts:
+    name = _name(part)
+    seen[name] += 1
+    found[f'{name}{seen[name]}' if seen[name] > 1 else name] = weight
+  return found
+
+
+def _name(verify: Any) -> str:
+  for name, kind in KINDS.items():
+    if isinstance(verify, kind):
+      return name
+  if isinstance(verify, types.FunctionType):
+    return verify.__name__
+  return type(verify).__name__
 
 
 def runs_code(verify: Any) -> bool:
