@@ -51,6 +51,17 @@ TRAIN = [
     'transformers>=5.0',
 ]
 
+# Builds the site of docs/: 25 small packages of pure Python, a few seconds.
+DOCS = [
+    # Formulas without a script: browsers draw MathML by themselves.
+    'latex2mathml>=3.77',
+    # The first whose files of other folders (`File.generated`) are documented.
+    'mkdocs>=1.6',
+    'mkdocs-material>=9.5',
+    # The first that loads extensions under the name `griffe` of griffelib.
+    'mkdocstrings-python>=2.0',
+]
+
 TEST = [
     # What tensorflow-datasets' test of builders imports and does not ask for.
     'dill>=0.3.9',
@@ -126,6 +137,7 @@ setuptools.setup(
         'bench': BENCH,
         'bench-trl': BENCH_TRL,
         'bench-tunix': BENCH_TUNIX,
-        'test': [*TRAIN, *AOT, *TEST],
+        'docs': DOCS,
+        'test': [*TRAIN, *AOT, *DOCS, *TEST],
     },
 )
