@@ -51,15 +51,17 @@ TRAIN = [
     'transformers>=5.0',
 ]
 
-# Builds the site of docs/: 25 small packages of pure Python, a few seconds.
+# Builds the site of docs/: some 20 small packages, in the versions seen to work
+# or later.
 DOCS = [
     # Formulas without a script: browsers draw MathML by themselves.
-    'latex2mathml>=3.77',
-    # The first whose files of other folders (`File.generated`) are documented.
+    'latex2mathml>=3.81',
+    # The first with `File.generated`, which pages from outside of docs/ are.
     'mkdocs>=1.6',
-    'mkdocs-material>=9.5',
-    # The first that loads extensions under the name `griffe` of griffelib.
-    'mkdocstrings-python>=2.0',
+    # Without its offline plugin, which asks another host for a script.
+    'mkdocs-material>=9.8',
+    # Reads docstrings without importing anything.
+    'mkdocstrings-python>=2.0.11',
 ]
 
 TEST = [

@@ -1,6 +1,7 @@
 """The site builds without a warning, links hold, and the API is all there."""
 
 import functools
+import http.server
 import importlib
 import importlib.util
 import os
@@ -10,9 +11,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+from unittest import mock
 
 from absl.testing import absltest, parameterized
+from browser import Browser
 from pages import ROOT
+import pytest
 
 
 def load(name):
@@ -24,6 +29,7 @@ def load(name):
   return module
 
 
+SCRATCH = tempfile.TemporaryDirectory()
 LINKS, HOOKS, DOCSTRINGS = map(load, ('links', 'hooks', 'docstrings'))
 PACKAGES = ('models', 'rollout', 'tasks', 'losses', 'mixture',
             'tasks.verifiers')
@@ -32,7 +38,7 @@ PACKAGES = ('models', 'rollout', 'tasks', 'losses', 'mixture',
 @functools.cache
 def built() -> pathlib.Path:
   """The site, built strictly, in a folder of this process."""
-  folder = pathlib.Path(tempfile.mkdtemp()) / 'site'
+  folder = pathlib.Path(SCRATCH.name) / 'site'
   done = subprocess.run(
       [sys.executable, '-m', 'mkdocs', 'build', '--strict', '-d', folder],
       cwd=ROOT, text=True, capture_output=True,
@@ -44,7 +50,14 @@ def built() -> pathlib.Path:
 
 
 def tearDownModule():
-  shutil.rmtree(built().parent)
+  SCRATCH.cleanup()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+  """Serves files, and says nothing."""
+
+  def log_message(self, *unused):
+    """Of a request."""
 
 
 class SiteTest(parameterized.TestCase):
@@ -94,6 +107,65 @@ class SiteTest(parameterized.TestCase):
     self.assertNotIn('README:', text)
 
 
+@pytest.mark.slow
+class BrowserTest(absltest.TestCase):
+
+  def setUp(self):
+    super().setUp()
+    program = shutil.which('chromium') or shutil.which('google-chrome')
+    if program is None:
+      missing = 'needs chromium or google-chrome on the path'
+      if os.environ.get('CI') == 'true':
+        self.fail(missing)
+      self.skipTest(missing)
+    server = http.server.ThreadingHTTPServer(
+        ('127.0.0.1', 0), functools.partial(Quiet, directory=built()))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    self.addCleanup(server.server_close)
+    self.addCleanup(server.shutdown)
+    self.address = f'http://127.0.0.1:{server.server_port}/'
+    self.browser = Browser(program, self.create_tempdir().full_path)
+    self.addCleanup(self.browser.close)
+
+  def problems(self, page):
+    """All but what the page asks of its own site."""
+    found = self.browser.problems(self.address + page)
+    own = f'request: {self.address}'
+    self.assertTrue(any(problem.startswith(own) for problem in found))
+    return [problem for problem in found if not problem.startswith(own)]
+
+  def test_pages_ask_no_other_host_and_have_no_errors(self):
+    for page in ('index.html', 'concepts.html', 'api/weightings.html'):
+      self.assertEmpty(self.problems(page))
+    # Formulas have a size, and on a narrow window nothing sticks out.
+    height = 'document.querySelector("math").getBoundingClientRect().height'
+    self.assertGreater(self.browser.evaluate(height), 5)
+    self.browser.call(
+        'Emulation.setDeviceMetricsOverride', width=390, height=800,
+        deviceScaleFactor=1, mobile=True)
+    for page in ('index.html', 'concepts.html', 'metrics.html'):
+      self.assertEmpty(self.problems(page))
+      width = self.browser.evaluate('document.documentElement.scrollWidth')
+      self.assertLessEqual(width, 390, page)
+
+  def test_search_finds_a_correction(self):
+    self.problems('index.html')
+    self.browser.evaluate("""
+        const field = document.querySelector('.md-search__input');
+        field.focus();
+        field.value = 'pcgrad';
+        field.dispatchEvent(new Event('keyup', {bubbles: true}));""")
+    found = self.browser.evaluate("""new Promise(done => {
+        const look = () => {
+          const links = document.querySelectorAll('.md-search-result__link');
+          if (links.length) done([...links].map(link => link.href).join(' '));
+          else setTimeout(look, 100);
+        };
+        look(); })""")
+    self.assertIn('pcgrad', found)
+    self.assertEqual(set(re.findall(r'https?://[^/]+/', found)), {self.address})
+
+
 class HooksTest(parameterized.TestCase):
 
   @parameterized.parameters(
@@ -113,6 +185,36 @@ class HooksTest(parameterized.TestCase):
     self.assertEqual(f'[x]({expected})', text)
     code = f'```text\n[x]({link})\n```'
     self.assertEqual(code, HOOKS._relinked(code, 'docs/a.md', 'a.md', Config))
+
+  def test_a_study_brings_its_page_and_pictures(self):
+    config = mock.MagicMock(
+        extra=dict(repository='https://host'), site_dir='site',
+        nav=[{'Reference': []}, {'Experiments': ['experiments.md']}],
+        use_directory_urls=False)
+    root = pathlib.Path(self.create_tempdir().full_path)
+    study = root / 'experiments' / 'study'
+    study.mkdir(parents=True)
+    (root / 'docs').mkdir()
+    (root / 'docs' / 'new.md').write_text('# New')
+    text = '# A study\n![x](a.svg) [y](a.csv) [z](../../docs/new.md)'
+    for name, content in {'README.md': text, 'a.svg': '', 'a.csv': ''}.items():
+      (study / name).write_text(content)
+    with mock.patch.object(HOOKS, 'ROOT', root), mock.patch.object(
+        HOOKS, 'OUTSIDE', {}):
+      HOOKS.on_config(config)
+      files = HOOKS.on_files([], config)
+      page = HOOKS._relinked(
+          text, 'experiments/study/README.md', 'experiments/study.md', config)
+    self.assertEqual(config.nav, [
+        {'Reference': ['new.md']},
+        {'Experiments': ['experiments.md', {
+            'A study': 'experiments/study.md'}]}])
+    self.assertEqual(
+        [file.src_uri for file in files],
+        ['experiments/study.md', 'experiments/study/a.svg'])
+    self.assertEqual(
+        page, '# A study\n![x](study/a.svg)'
+        ' [y](https://host/blob/main/experiments/study/a.csv) [z](../new.md)')
 
   def test_a_link_to_nowhere_is_refused(self):
     with self.assertRaisesRegex(ValueError, 'docs/a.md links to gone.md'):
@@ -155,7 +257,10 @@ class LinksTest(parameterized.TestCase):
       ('<img src="gone.png">', 'no such file'),
   )
   def test_finds(self, html, problem):
-    folder = pathlib.Path(self.create_tempdir().full_path)
+    folder = pathlib.Path(self.create_tempdir().full_path) / 'site'
+    folder.mkdir()
+    # Beside the site, and so no part of it.
+    (folder.parent / 'c.html').write_text('')
     (folder / 'a.html').write_text(f'<h1 id="top">{html}')
     (folder / 'b.html').write_text('<a href="a.html#top"><a href="#me" id=me>')
     [found] = LINKS.problems(folder)

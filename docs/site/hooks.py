@@ -13,6 +13,7 @@ from mkdocs.structure.pages import Page
 ROOT = pathlib.Path(__file__).parents[2]
 # Page on the site -> file that it is made of.
 OUTSIDE = {'changelog.md': 'CHANGELOG.md', 'contributing.md': 'CONTRIBUTING.md'}
+_PICTURES = ('.svg', '.png')
 _LINK = re.compile(r'(?<=\]\()(?!\w+:|#)([^)#\s]+)(#[^)\s]*)?(?=\))')
 _README = re.compile(r'^<!-- README: (.+) -->$', re.MULTILINE)
 _FENCE = re.compile(r'^```.*?^```$', re.DOTALL | re.MULTILINE)
@@ -45,7 +46,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
   for page, file in (OUTSIDE | _experiments()).items():
     text = (ROOT / file).read_text(encoding='utf-8')
     files.append(File.generated(config, page, content=text))
-  for picture in sorted((ROOT / 'experiments').glob('**/*.svg')):
+  for picture in sorted((ROOT / 'experiments').glob('**/*')):
+    if picture.suffix not in _PICTURES:
+      continue
     files.append(File.generated(
         config, picture.relative_to(ROOT).as_posix(),
         abs_src_path=str(picture),
@@ -102,7 +105,7 @@ def _relinked(text: str, file: str, page: str, config: MkDocsConfig) -> str:
     if (ROOT / path).is_dir() and f'{path}/README.md' in pages:
       path = f'{path}/README.md'
     inside = pages.get(path, path.removeprefix('docs/'))
-    if path in pages or path.startswith('docs/') or path.endswith('.svg'):
+    if path in pages or path.startswith('docs/') or path.endswith(_PICTURES):
       return posixpath.relpath(inside, posixpath.dirname(page)) + anchor
     kind = 'tree' if (ROOT / path).is_dir() else 'blob'
     return f'{config.extra["repository"]}/{kind}/main/{path}{anchor}'
