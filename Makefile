@@ -12,7 +12,8 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test quick lint bench trl-check study warm-start clean
+.PHONY: demo test quick lint docs docs-check bench trl-check study warm-start \
+  clean
 
 demo: $(INSTALLED)
 	$(RUN) -m gradlens.main --config=configs/toy.py --workdir=runs/demo
@@ -28,6 +29,18 @@ lint: $(INSTALLED)
 	@# A checker that is told to look away is no checker.
 	@! grep -rnE 'noqa|type: ignore|pylint: ?disable|pragma: no|fmt: (off|skip)' \
 	  --include='*.py' --exclude-dir='.venv*' --exclude-dir=build .
+
+# The documentation, as a site in build/site. It is still made by MkDocs 1, and
+# its theme would say so on every build.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
+
+# Links of the site, and whatever stands in the docs to be run: code, commands
+# and doctests.
+docs-check: docs
+	$(RUN) docs/site/links.py build/site
+	$(RUN) -m pytest $(PYTEST_FLAGS) gradlens tests/docs_test.py \
+	  tests/readme_test.py tests/site_test.py
 
 # What measuring costs, in ratios, with TorchJD, TRL and Tunix taking turns from
 # environments of their own. On an idle machine with 24 GiB; an hour.

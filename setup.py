@@ -60,6 +60,19 @@ STUDIES = [
     'statsmodels>=0.14',
 ]
 
+# Builds the site of docs/: some 20 small packages, in the versions seen to work
+# or later.
+DOCS = [
+    # Formulas without a script: browsers draw MathML by themselves.
+    'latex2mathml>=3.81',
+    # The first with `File.generated`, which pages from outside of docs/ are.
+    'mkdocs>=1.6',
+    # Without its offline plugin, which asks another host for a script.
+    'mkdocs-material>=9.8',
+    # Reads docstrings without importing anything.
+    'mkdocstrings-python>=2.0.11',
+]
+
 TEST = [
     # What tensorflow-datasets' test of builders imports and does not ask for.
     'dill>=0.3.9',
@@ -133,7 +146,8 @@ setuptools.setup(
         'bench': BENCH,
         'bench-trl': BENCH_TRL,
         'bench-tunix': BENCH_TUNIX,
+        'docs': DOCS,
         'studies': [*TRAIN, *STUDIES],
-        'test': [*TRAIN, *AOT, *STUDIES, *TEST],
+        'test': [*TRAIN, *AOT, *DOCS, *STUDIES, *TEST],
     },
 )

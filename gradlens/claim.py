@@ -1,6 +1,7 @@
 """Claim: a folder becomes a run's own, by its config and its packages."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib import machinery
 import importlib.metadata
 import json
 from typing import Any
@@ -33,8 +34,26 @@ def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
     if isinstance(value, Mapping) and value:
       flat |= flatten(value, f'{prefix}{key}.')
     else:
-      flat[prefix + key] = value
+      flat[prefix + key] = named(value) if callable(value) else value
   return flat
+
+
+def named(function: Callable[..., Any]) -> str:
+  """What is written of a function that a config holds.
+
+  Raises:
+    ValueError: no other process could import it.
+  """
+  module, name = function.__module__, function.__qualname__
+  # A config file is loaded under a name of its own, and is no such module.
+  found = machinery.PathFinder.find_spec(module.partition('.')[0])
+  if found is None or not name.isidentifier():
+    raise ValueError(
+        f'the config holds the function {name}, which no other process can'
+        ' import; define it by def in a module beside the config, and import it'
+        ' there.'
+    )
+  return f'{module}.{name}'
 
 
 def write_json(path: epath.Path, content: Any) -> None:
@@ -77,14 +96,14 @@ def claim(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
 
   Args:
     workdir: where the run is to be.
-    config: JSON-able, nested.
+    config: JSON-able, nested; of functions the name is kept.
 
   Raises:
     ValueError: the folder cannot be written, holds something else, or a run
       with another config, with each key that differs.
   """
   workdir = epath.Path(workdir)
-  config = json.loads(json.dumps(config))
+  config = json.loads(json.dumps(config, default=named))
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     present = {path.name for path in workdir.iterdir()}

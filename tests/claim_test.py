@@ -57,6 +57,31 @@ class ClaimTest(parameterized.TestCase):
     claim.claim(self.workdir, CONFIG)
     self.assertEqual(snapshot(self.workdir), before)
 
+  def test_a_function_is_its_name(self):
+    config = CONFIG | dict(tasks=dict(a=dict(verifier=canonical)))
+    flat = claim.flatten(config, 'config.')
+    self.assertEqual(
+        flat['config.tasks.a.verifier'], f'{__name__}.canonical')
+    claim.claim(self.workdir, config)
+    self.assertEqual(
+        claim.read_config(self.workdir)['tasks'],
+        dict(a=dict(verifier=f'{__name__}.canonical')))
+    other = CONFIG | dict(tasks=dict(a=dict(verifier=requirements)))
+    self.assertIn('requirements', self.refused(other))
+
+  def test_a_function_that_no_process_finds_is_refused(self):
+    def mine(*unused):
+      return 1.0
+
+    # As of a config file, which is loaded under a name of its own.
+    ours = type(canonical)(canonical.__code__, {'__name__': 'config_config'})
+    for function in (mine, ours):
+      config = CONFIG | dict(tasks=dict(a=dict(verifier=function)))
+      self.assertIn('in a module beside the config', self.refused(config))
+      self.assertFalse(self.workdir.exists())
+      with self.assertRaisesRegex(ValueError, 'no other process'):
+        claim.flatten(config)
+
   def test_tuples_are_lists_once_written(self):
     config = dict(CONFIG, correction=dict(kwargs=dict(weights=(1.0, 2.0))))
     claim.claim(self.workdir, config)

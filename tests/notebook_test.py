@@ -3,7 +3,10 @@
 A notebook asserts its own numbers, so to run is to hold.
 """
 
+import ast
 import os
+import re
+import tempfile
 
 from absl.testing import absltest, parameterized
 import nbclient
@@ -14,6 +17,14 @@ import pytest
 NOTEBOOKS = [
     (path.name,) for path in sorted((ROOT / 'colabs').glob('*.ipynb'))
 ]
+# Its pictures are the page that readers see; the others are to be run.
+WITH_OUTPUTS = ('01_two_tasks.ipynb',)
+STRIPPED = [name for name in NOTEBOOKS if name[0] not in WITH_OUTPUTS]
+CACHE = tempfile.TemporaryDirectory()
+
+
+def tearDownModule():
+  CACHE.cleanup()
 
 
 def read(name):
@@ -31,21 +42,62 @@ class NotebookTest(parameterized.TestCase):
 
   @parameterized.parameters(*NOTEBOOKS)
   @pytest.mark.slow
-  def test_runs_within_two_minutes_of_its_own_time(self, name):
+  def test_runs_within_minutes_of_its_own_time(self, name):
     notebook = read(name)
-    asserts = sum('\nassert ' in cell.source for cell in code_cells(notebook))
-    self.assertGreater(asserts, 3)
+    asserts = [
+        line for cell in code_cells(notebook)
+        for line in re.findall(r'^ *assert .*', cell.source, re.M)]
+    self.assertGreater(len(asserts), 3)
     # Time of the processor, since tests share the machine.
     cell = nbformat.v4.new_code_cell('import time; print(time.process_time())')
     notebook.cells.append(cell)
     client = nbclient.NotebookClient(
-        notebook, timeout=600, kernel_name='python3',
+        notebook, timeout=900, kernel_name='python3',
         resources={'metadata': {'path': str(ROOT)}},
     )
-    client.execute(env=dict(os.environ, JAX_PLATFORMS='cpu'))
-    self.assertLess(float(cell.outputs[0].text), 120)
+    # The runs of one process share what they compiled.
+    client.execute(env=dict(
+        os.environ, JAX_PLATFORMS='cpu', JAX_COMPILATION_CACHE_DIR=CACHE.name))
+    limit = 120 if name in WITH_OUTPUTS else 300
+    self.assertLess(float(cell.outputs[0].text), limit)
+    pictures = [
+        output for cell in code_cells(notebook) for output in cell.outputs
+        if 'image/png' in output.get('data', {})]
+    self.assertGreater(len(pictures), 1)
+
+  @parameterized.parameters(*STRIPPED)
+  def test_is_stripped(self, name):
+    notebook = read(name)
+    nbformat.validate(notebook)
+    for cell in code_cells(notebook):
+      self.assertEmpty(cell.outputs)
+      self.assertIsNone(cell.execution_count)
 
   @parameterized.parameters(*NOTEBOOKS)
+  def test_opens_in_colab(self, name):
+    repository = re.search(
+        r'^  repository: https://github.com/(\S+)$',
+        (ROOT / 'mkdocs.yml').read_text(), re.M)[1]
+    self.assertIn(
+        'https://colab.research.google.com/github/'
+        f'{repository}/blob/main/colabs/{name})', read(name).cells[0].source)
+
+  @parameterized.parameters(*NOTEBOOKS)
+  def test_uses_public_names_only(self, name):
+    source = '\n'.join(
+        # Lines of IPython are no Python.
+        re.sub(r'^( *)%.*', r'\1pass', cell.source, flags=re.M)
+        for cell in code_cells(read(name)))
+    tree = ast.parse(source)
+    named = {node.attr for node in ast.walk(tree)
+             if isinstance(node, ast.Attribute)}
+    named |= {alias.name.rpartition('.')[2] for node in ast.walk(tree)
+              if isinstance(node, ast.Import | ast.ImportFrom)
+              for alias in node.names}
+    self.assertIn('gradlens', named)
+    self.assertEmpty([word for word in named if word.startswith('_')])
+
+  @parameterized.parameters(*((name,) for name in WITH_OUTPUTS))
   def test_keeps_small_outputs_of_a_run_in_order(self, name):
     notebook = read(name)
     nbformat.validate(notebook)

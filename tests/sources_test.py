@@ -254,7 +254,7 @@ class RefusedTest(FilesCase):
       (b'{"prompt": "\xff", "answer": 1}\n', 'line 1: not UTF-8'),
       (b'{"promt": "1", "answer": 1}\n',
        "line 1: there is no column 'prompt'; did you mean 'promt'.; there are "
-       'answer, promt'),
+       r'answer, promt; say which is meant, as in \?prompt=COLUMN'),
       (b'{"prompt": ["1"], "answer": 1}\n',
        r"line 1: column 'prompt' holds \['1'\], which is neither text"),
       (b'{"prompt": "1", "answer": {"a": 1}}\n', "line 1: column 'answer'"),

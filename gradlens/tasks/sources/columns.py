@@ -91,7 +91,8 @@ def _find(record: Mapping[str, Any], column: str) -> Any:
       known = sorted(value) if isinstance(value, Mapping) else []
       raise ValueError(
           f'there is no column {column!r}{hint(name, known)}; there are '
-          f'{", ".join(known) if known else "none at that place"}'
+          f'{", ".join(known) if known else "none at that place"}; say which'
+          ' is meant, as in ?prompt=COLUMN&answer=COLUMN'
       )
     value = value[name]
   return value
