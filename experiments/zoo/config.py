@@ -116,7 +116,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         f' {", ".join(TASKS)}.'
     )
   c = default.get_config()
-  c.init_from = 'runs/zoo'
+  c.init_from = 'experiments/zoo/model'
   c.model.update(dict(
       hidden_size=160, intermediate_size=480, head_dim=40,
       max_position_embeddings=64,
