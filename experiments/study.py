@@ -13,7 +13,6 @@ import pathlib
 import queue
 import subprocess
 import sys
-import time
 from typing import Any, NamedTuple
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -78,13 +77,13 @@ class Outcome(NamedTuple):
     config_hash: 12 digits of the whole config's, or of the command's where the
       program leaves no config.
     commit: that it ran on; with '+' if files were changed.
-    seconds: elapsed, of the last try.
+    cpu_seconds: of all its processes, in the last try.
     printed: the last line of its output.
   """
 
   config_hash: str
   commit: str
-  seconds: float
+  cpu_seconds: float
   printed: str
 
 
@@ -125,7 +124,7 @@ def run(
         arm = waiting[future]
         outcomes[arm.name] = future.result()
         say(f'{len(outcomes)} of {len(arms)}: {arm.name},'
-            f' {outcomes[arm.name].seconds:.0f} s')
+            f' {outcomes[arm.name].cpu_seconds:.0f} s of CPU time')
     except BaseException:
       pool.shutdown(wait=False, cancel_futures=True)
       for process in begun:
@@ -164,7 +163,7 @@ def _execute(
       JAX_COMPILATION_CACHE_DIR=str(folder / 'compiled'),
       PYTHONPATH=str(_ROOT),
   )
-  commit, start = _commit(), time.monotonic()
+  commit = _commit()
   log = folder / f'{arm.name}.log'
   with log.open('a') as errors:
     process = subprocess.Popen(
@@ -172,7 +171,9 @@ def _execute(
         env=environ, text=True, stdout=subprocess.PIPE, stderr=errors,
     )
     begun.add(process)
-    output, _ = process.communicate()
+    output = process.stdout.read()
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
   begun.discard(process)
   if process.returncode:
     raise RuntimeError(
@@ -180,7 +181,7 @@ def _execute(
     )
   lines = output.strip().splitlines()
   return Outcome(
-      _hash(arm, folder, command), commit, time.monotonic() - start,
+      _hash(arm, folder, command), commit, used.ru_utime + used.ru_stime,
       lines[-1] if lines else '',
   )
 

@@ -89,7 +89,7 @@ def provenance(
           command=' '.join(['python', *arm.command(pathlib.Path('runs'))]),
           config_hash=outcomes[arm.name].config_hash,
           commit=outcomes[arm.name].commit,
-          seconds=round(outcomes[arm.name].seconds),
+          cpu_seconds=round(outcomes[arm.name].cpu_seconds),
       ) for arm in arms
   ])
 
