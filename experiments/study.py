@@ -171,7 +171,8 @@ def _execute(
         env=environ, text=True, stdout=subprocess.PIPE, stderr=errors,
     )
     begun.add(process)
-    output = process.stdout.read()
+    with process.stdout:
+      output = process.stdout.read()
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
   begun.discard(process)
