@@ -178,6 +178,13 @@ class OutputTest(CompareCase):
       self.assertEqual(float(row['norm_sq/naive/b']),
                        own[int(row['step']) - 1, 1])
 
+  def test_folder_is_above_all_runs_however_deep(self):
+    deep, _ = self.write('x/y/deep', 1)
+    high, _ = self.write('high', 2)
+    for paths in ([deep, high], [high, deep]):
+      path = report.write(paths)
+      self.assertEqual(str(path), str(self.workdir.resolve() / 'report.html'))
+
   def test_output_is_where_one_says(self):
     paths, _ = self.seeds(1)
     other = self.workdir / 'deep/other'
