@@ -11,7 +11,8 @@ import scipy.stats
 from gradlens import report
 from gradlens.report import compare, curves, groups, history, summary
 
-CORRECTIONS = {'x': {'name': 'total'}, 'y': {'name': 'pcgrad'}}
+CORRECTIONS = {'x': {'name': 'total'}, 'y': {'name': 'pcgrad'},
+               'z': {'name': 'mgda'}}
 
 
 def student(values):
@@ -86,8 +87,7 @@ class OverSeedsTest(CompareCase):
   def test_numbers_are_means_of_runs_with_intervals_over_runs(self):
     paths, numbers = self.seeds()
     runs = history.load_all(paths)
-    rows = [summary.summarize(run) for run in runs]
-    [*_, line] = compare.lines(rows, groups.grouped(runs), ['a', 'b', 'c'])
+    [*_, line] = compare.lines(runs, groups.grouped(runs))
     self.assertEqual((line.task, line.runs), ('c', 3))
     for name, prefix in (('contribution', 'norm_sq/unbiased'),
                          ('share_optimizer', 'share/optimizer')):
@@ -101,10 +101,42 @@ class OverSeedsTest(CompareCase):
     paths, _ = self.seeds(1)
     other, _ = self.write('other', 1, correction=CORRECTIONS['y'])
     runs = history.load_all([*paths, other])
-    rows = [summary.summarize(run) for run in runs]
-    lines = compare.lines(rows, groups.grouped(runs), ['a'])
-    self.assertEqual(lines[1].cells['gain'], rows[1][0].gain)
+    lines = compare.lines(runs, groups.grouped(runs))
+    self.assertEqual((lines[1].task, lines[1].group), ('a', 1))
+    self.assertEqual(lines[1].cells['gain'],
+                     summary.summarize(runs[1])[0].gain)
     self.assertFalse(lines[1].cells['share_after'].bounded)
+    # There is no run of its seed to compare it with.
+    self.assertTrue(math.isnan(lines[1].cells['beyond'].value))
+
+  def test_gains_of_groups_are_compared_seed_by_seed(self):
+    gains, paths = {'x': {}, 'y': {}, 'z': {}}, []
+    for name, seeds in (('x', (1, 2, 3, 4)), ('y', (4, 2, 3, 5)),
+                        ('z', (3, 4))):
+      for seed in seeds:
+        # Evaluated last at steps of their own, which sets rewards apart.
+        path, numbers = self.write(
+            f'{name}{seed}', seed, correction=CORRECTIONS[name],
+            evals=(0, 40 if name == 'x' else 40 + seed))
+        before, after = (own[:, 1].mean(dtype=float)
+                         for own in numbers['evals'])
+        gains[name][seed] = after - before
+        paths.append(path)
+    runs = history.load_all(paths)
+    lines = compare.lines(runs, groups.grouped(runs))
+    [first, second, third] = [line for line in lines if line.task == 'b']
+    self.assertTrue(math.isnan(first.cells['beyond'].value))
+    differences = [gains['y'][seed] - gains['x'][seed] for seed in (2, 3, 4)]
+    value, low, high = second.cells['beyond']
+    self.assertAlmostEqual(value, np.mean(differences), places=6)
+    self.assertAlmostEqual(high - value, student(differences), places=6)
+    self.assertAlmostEqual(value - low, student(differences), places=6)
+    unpaired = np.mean(list(gains['y'].values())) - np.mean(
+        list(gains['x'].values()))
+    self.assertGreater(abs(unpaired - value), 1e-4)
+    differences = [gains['z'][seed] - gains['x'][seed] for seed in (3, 4)]
+    self.assertAlmostEqual(third.cells['beyond'].value, np.mean(differences),
+                           places=6)
 
   def test_curves_average_smoothed_runs(self):
     paths, numbers = self.seeds()

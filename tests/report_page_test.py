@@ -5,9 +5,11 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import urllib.request
 
 from absl.testing import absltest, parameterized
 from browser import Browser
@@ -320,11 +322,32 @@ class BrowserTest(ReportCase):
 @pytest.mark.slow
 class CommandTest(ReportCase):
 
-  def command(self):
-    return subprocess.run(
-        [sys.executable, '-m', 'gradlens.report', f'--workdir={self.workdir}'],
-        capture_output=True, text=True,
+  def start(self, *flags):
+    return subprocess.Popen(
+        [sys.executable, '-m', 'gradlens.report', f'--workdir={self.workdir}',
+         *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=os.environ | {'JAX_PLATFORMS': 'cpu'})
+
+  def command(self):
+    process = self.start()
+    out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(
+        process.args, process.returncode, out, err)
+
+  def test_serves_until_it_is_interrupted(self):
+    write_run(self.workdir)
+    process = self.start('--serve=0')
+    self.addCleanup(process.kill)
+    line = process.stdout.readline()
+    address = re.match(r'http://127\.0\.0\.1:\d+/', line)[0]
+    with urllib.request.urlopen(address, timeout=60) as answer:
+      self.assertEqual(Page(answer.read().decode()).data['tasks'],
+                       ['a', 'b', 'c'])
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    self.assertEqual((process.returncode, err), (0, ''))
+    self.assertNoCommonElements(
+        ['report.html', 'report.csv'], [p.name for p in self.workdir.iterdir()])
 
   def test_prints_the_table_and_the_path(self):
     failed = self.command()

@@ -1,12 +1,21 @@
 """Compare: groups of runs side by side, task by task."""
 
 from collections.abc import Sequence
+import math
 import textwrap
 from typing import NamedTuple
 
 import numpy as np
 
-from gradlens.report import curves, groups, markup, summary, tables
+from gradlens.report import (
+  content,
+  curves,
+  groups,
+  history,
+  markup,
+  summary,
+  tables,
+)
 
 LETTERS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ'
 _COLUMNS = {
@@ -17,6 +26,7 @@ _COLUMNS = {
     'reward_before': ('reward first', tables.fixed),
     'reward_after': ('last', tables.fixed),
     'gain': ('gain [95%]', tables.signed),
+    'beyond': ('less A\'s [95%]', tables.signed),
 }
 
 
@@ -42,25 +52,37 @@ def letter(group: int) -> str:
 
 
 def lines(
-    rows: Sequence[Sequence[summary.Row]], of: Sequence[groups.Group],
-    tasks: Sequence[str],
+    runs: Sequence[history.Run], of: Sequence[groups.Group],
 ) -> list[Line]:
   """Averages over the runs of every group, with Student's intervals.
 
   Args:
-    rows: of every run.
+    runs: all of them.
     of: the groups.
-    tasks: of all runs.
   """
+  rows = [{row.task: row for row in summary.summarize(run)} for run in runs]
+  seeds = [run.setting('seed') for run in runs]
   found = []
-  for task in tasks:
+  for task in content.all_tasks(runs):
+    first = {}
     for g, group in enumerate(of):
-      own = [row for i in group.members for row in rows[i] if row.task == task]
+      own = {seeds[i]: rows[i][task] for i in group.members if task in rows[i]}
       if own:
-        found.append(Line(task, g, len(own), {
-            name: _over_runs([getattr(row, name) for row in own])
-            for name in _COLUMNS}))
+        cells = {name: _over_runs([getattr(row, name) for row in own.values()])
+                 for name in _COLUMNS if name != 'beyond'}
+        cells['beyond'] = _beyond(own, first)
+        found.append(Line(task, g, len(own), cells))
+      first = first if g else own
   return found
+
+
+def _beyond(
+    own: dict[int, summary.Row], first: dict[int, summary.Row],
+) -> summary.Estimate:
+  """The gain less the first group's, of runs with the same seed."""
+  differences = [row.gain.value - first[seed].gain.value
+                 for seed, row in own.items() if seed in first]
+  return _over_runs(differences or [math.nan])
 
 
 def _over_runs(values: Sequence[summary.Estimate | float]) -> summary.Estimate:
@@ -113,6 +135,9 @@ def note(of: Sequence[groups.Group]) -> str:
   if several:
     parts.append('Of several runs, numbers are means over runs and intervals '
                  '95% of Student\'s t over runs, which differ by their seeds.')
+  if len(of) > 1:
+    parts.append('The last column is the gain less that of group A, in pairs '
+                 'of runs with one seed, which have the same prompts.')
   if alone:
     parts.append('Of a single run, the norm\'s interval is a jackknife over '
                  f'{summary.NUM_BLOCKS} blocks of steps, and the gain\'s is '

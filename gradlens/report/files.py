@@ -10,7 +10,6 @@ from etils import epath
 
 from gradlens.report import (
   compare,
-  content,
   groups,
   history,
   page,
@@ -37,13 +36,12 @@ def window(runs: Sequence[history.Run], given: int | None) -> int:
 
 def text(runs: Sequence[history.Run]) -> str:
   """For the terminal; see `gradlens.report.table`."""
-  rows = [summary.summarize(run) for run in runs]
   if len(runs) > 1:
     of = groups.grouped(runs)
-    found = compare.lines(rows, of, content.all_tasks(runs))
-    return compare.to_text(found, of)
-  closing = textwrap.fill(sentence.closing_sentence(rows[0]), width=100)
-  return f'{tables.to_text(rows[0])}\n\n{closing}'
+    return compare.to_text(compare.lines(runs, of), of)
+  rows = summary.summarize(runs[0])
+  closing = textwrap.fill(sentence.closing_sentence(rows), width=100)
+  return f'{tables.to_text(rows)}\n\n{closing}'
 
 
 def html(

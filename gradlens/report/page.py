@@ -127,7 +127,7 @@ def _overview(
   if len(runs) == 1:
     return details.head(runs[0], rows[0])
   seeds = [[runs[i].setting('seed') for i in group.members] for group in of]
-  lines = compare.lines(rows, of, content.all_tasks(runs))
+  lines = compare.lines(runs, of)
   return (compare.legend_html(of, seeds, names)
           + '<h2>Groups, task by task</h2>' + compare.to_html(lines)
           + f'<p class="note">{escape(compare.note(of))}</p>')
