@@ -35,7 +35,6 @@ TRAIN = [
     'math-verify>=0.9',
     'ml-collections>=1.0',
     'orbax-checkpoint>=0.11.24',
-    'plotly>=6.0',
     # Reads parquet files; tensorflow-datasets brings it too.
     'pyarrow>=20.0',
     'reasoning-gym>=0.1.25',
@@ -134,6 +133,7 @@ setuptools.setup(
     # wheel carries them too, so that a notebook needs no clone.
     package_dir={'gradlens.configs': 'configs'},
     package_data={
+        'gradlens.report': ['assets/*.css', 'assets/*.js'],
         'gradlens.tasks.builders': ['checksums.tsv'],
         'gradlens.models': ['warm/*.safetensors', 'warm/*.json', 'warm/*.md'],
     },

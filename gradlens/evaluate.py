@@ -88,6 +88,7 @@ def evaluate(
         models.join(run.params, run.frozen), run.tasks,
         evaluation.key(config.seed), batch_size=config.evaluate.batch_size,
         decode=functools.partial(text.decode, run.tokenizer),
+        score=verifier.score,
     )
   return {
       name: _row(rewards_NxG, ks, passes_from)

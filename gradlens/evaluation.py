@@ -21,7 +21,8 @@ class Evaluation(NamedTuple):
 
   Attributes:
     rewards: per task, float32 `[N, G]`: N prompts, G completions of each.
-    samples: per task, the first prompts with one completion each, as JSON.
+    samples: per task, the first prompts with one completion each, its reward
+      and the verifier's reason, as JSON.
   """
 
   rewards: dict[str, np.ndarray]
@@ -51,6 +52,7 @@ def evaluate(
     *,
     batch_size: int,
     decode: Callable[[np.ndarray, np.ndarray], str],
+    score: Callable[[Sequence[Any]], Sequence[Any]],
 ) -> Evaluation:
   """Samples completions of every task's held-out prompts and scores them.
 
@@ -65,6 +67,8 @@ def evaluate(
       prompt, sample by sample.
     batch_size: prompts of each task at once.
     decode: tokens and mask of a completion to its text.
+    score: that of the verifiers: it gives the reasons of what is shown, and is
+      asked again for these few, since of a batch only rewards are kept.
   """
   rewards, samples = [], [[] for _ in tasks]
   longest = max(len(task.heldout) for task in tasks)
@@ -86,11 +90,16 @@ def evaluate(
         for a in (sampled.batch.tokens_KxBxGxC, sampled.batch.mask_KxBxGxC)
     ])
     for k, task in enumerate(tasks):
-      samples[k] += [
-          dict(prompt=record.prompt,
-               completion=decode(tokens_KxBxC[k, b], mask_KxBxC[k, b]),
-               answer=record.answer, reward=float(rewards_KxBxG[k, b, 0]))
+      shown = [
+          (task.name, decode(tokens_KxBxC[k, b], mask_KxBxC[k, b]), record)
           for b, record in enumerate(task.heldout[start:stop][:missing])
+      ]
+      samples[k] += [
+          dict(prompt=record.prompt, completion=completion,
+               answer=record.answer, reward=float(rewards_KxBxG[k, b, 0]),
+               reason=_reason(result))
+          for b, ((_, completion, record), result) in enumerate(
+              zip(shown, score(shown), strict=True))
       ]
   rewards_KxNxG = np.concatenate(rewards, axis=1)
   names = [task.name for task in tasks]
@@ -99,6 +108,10 @@ def evaluate(
        for task, own_NxG in zip(tasks, rewards_KxNxG, strict=True)},
       dict(zip(names, map(json.dumps, samples), strict=True)),
   )
+
+
+def _reason(result: Any) -> str:
+  return result.reason or ('' if result.status == 'ok' else result.status)
 
 
 def write(workdir: epath.Path, step: int, result: Evaluation) -> None:

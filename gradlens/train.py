@@ -249,6 +249,7 @@ def train(
           collect_heldout, state.policy, run.tasks, evaluation_key,
           batch_size=config.evaluate.batch_size,
           decode=functools.partial(text.decode, run.tokenizer),
+          score=verifier.score,
       )
       heldout[step] = result.scores()
       if not hosts.first():

@@ -5,6 +5,7 @@ import os
 import select
 import subprocess
 import sys
+import time
 
 # Chromium reads commands from descriptor 3 and answers on 4.
 _START = """
@@ -74,13 +75,25 @@ class Browser:
                   'document.readyState === "complete" && location.href !== '
                   '"about:blank" ? setTimeout(done, 500) : '
                   'setTimeout(wait, 50); wait(); })')
+    return self.found(url)
+
+  def wait(self, condition):
+    """Until it holds, whatever pages come and go."""
+    deadline = time.monotonic() + 60
+    while not self.evaluate(condition):
+      if time.monotonic() > deadline:
+        raise TimeoutError(f'not within 60 s: {condition}')
+      time.sleep(0.1)
+
+  def found(self, url):
+    """What the page that was opened last has done so far."""
     found = []
     for event in self.events:
       params = event.get('params', {})
       match event.get('method'):
         case 'Network.requestWillBeSent':
           address = params['request']['url']
-          if address != url and not address.startswith(('data:', 'blob:')):
+          if not address.startswith((url, 'data:', 'blob:')):
             found.append(f'request: {address}')
         case 'Runtime.exceptionThrown' | 'Page.javascriptDialogOpening':
           found.append(f'error: {params}')

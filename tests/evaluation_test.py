@@ -50,6 +50,16 @@ class _Collect:
     return Sampled(batch, *[none] * (len(Sampled._fields) - 2), {})
 
 
+def _explain(items):
+  """Reasons that tell task, record and completion, and two without any."""
+  return [
+      tasks.Result(0.5, {'0': 'timeout', '1': 'ok'}[record.prompt[1:]])
+      if record.prompt[1:] in '01' else
+      tasks.Result(0.5, 'ok', f'{name}: {completion} of {record.answer}')
+      for name, completion, record in items
+  ]
+
+
 def _decode(tokens, mask):
   return bytes(tokens[mask].tolist()).decode()
 
@@ -59,6 +69,7 @@ def _evaluate(seed=0, batch_size=2, size=5, other=None):
   result = evaluation.evaluate(
       collect, 'params', [_task('x', 1, size), _task('y', 2, other or size)],
       jax.random.key(seed), batch_size=batch_size, decode=_decode,
+      score=_explain,
   )
   return result, collect
 
@@ -110,7 +121,9 @@ class EvaluateTest(parameterized.TestCase):
     samples = json.loads(result.samples['y'])
     self.assertEqual(samples, [
         dict(prompt=f'y{i}', completion=f'y{i}?0', answer=str(200 + i),
-             reward=float(np.float32((200 + i) / 1000)))
+             reward=float(np.float32((200 + i) / 1000)),
+             reason=f'y: y{i}?0 of {200 + i}')
+        | ({0: {'reason': 'timeout'}, 1: {'reason': ''}}.get(i, {}))
         for i in range(8)
     ])
 

@@ -22,9 +22,9 @@ CONFIG = {
 
 
 def write_run(workdir, names=('a', 'b', 'c'), num_steps=40, every=1,
-              evals=(0, 40), text='olleh', **config):
+              evals=(0, 40), text='olleh', source=None, **config):
   """Writes a run of known numbers; returns them as {prefix: [T, K]}."""
-  rng = np.random.default_rng(0)
+  rng = np.random.default_rng(config.get('seed', 0))
   shape = num_steps, len(names)
   unbiased = (1 + 4 * np.arange(len(names))) * rng.normal(1, 0.2, shape)
   numbers = {
@@ -33,6 +33,7 @@ def write_run(workdir, names=('a', 'b', 'c'), num_steps=40, every=1,
       'intrinsic_norm_sq/naive': 9 * unbiased + 270,
       'share/before': rng.dirichlet(np.ones(len(names)), num_steps),
       'share/after': rng.dirichlet(np.ones(len(names)), num_steps),
+      'share/optimizer': rng.dirichlet(np.ones(len(names)), num_steps),
       'weight': rng.uniform(0.5, 2, shape), 'reward': rng.uniform(0, 1, shape),
       'layer_norm_sq/layers.00': 0.25 * unbiased,
       'layer_norm_sq/embed': 0.75 * unbiased,
@@ -58,13 +59,14 @@ def write_run(workdir, names=('a', 'b', 'c'), num_steps=40, every=1,
     np.savez(workdir / f'evals/{step:08d}.npz', **dict(zip(
         names, numbers['evals'][-1].T[..., None], strict=True)))
     sample = {'prompt': 'hello', 'completion': text, 'answer': text,
-              'reward': 1.0}
+              'reward': 1.0, 'reason': text}
     lines.append({'step': step, 'texts': {
         f'samples/{name}': json.dumps([sample]) for name in names}})
   (workdir / 'metrics.jsonl').write_text(
       ''.join(json.dumps(line) + '\n' for line in lines))
   (workdir / 'config.json').write_text(json.dumps(
-      CONFIG | config | {'tasks': {name: {'source': text} for name in names}}))
+      CONFIG | config | {'tasks': {
+          name: {'source': source or text} for name in names}}))
   (workdir / 'versions.json').write_text(json.dumps({'jax': text}))
   return numbers
 
@@ -83,29 +85,37 @@ class ReportCase(parameterized.TestCase):
 
 
 class Page(html.parser.HTMLParser):
-  """What a browser makes of a page: elements, their texts, figures."""
+  """What a browser makes of a page: elements, texts, the script's data."""
 
   def __init__(self, text):
     super().__init__()
-    self.tags, self.texts, self.summary, self._scripts = [], [], [], []
-    self._tables = 0
+    self.tags, self.texts, self.tables, self._scripts = [], [], [], []
+    self._within = False
     self.feed(text)
-    self.figures = json.loads(self._scripts[0])
+    self.data = json.loads(self._scripts[0])
+
+  @property
+  def summary(self):
+    """Cells of the first table, by row."""
+    return self.tables[0]
 
   def handle_starttag(self, tag, attrs):
     self.tags.append(tag)
     if tag == 'script':
       self._scripts.append('')
-    elif tag == 'tr' and not self._tables:
-      self.summary.append([])
+    elif tag == 'table':
+      self.tables.append([])
+      self._within = True
+    elif tag == 'tr':
+      self.tables[-1].append([])
 
   def handle_endtag(self, tag):
-    self._tables += tag == 'table'
+    self._within &= tag != 'table'
 
   def handle_data(self, data):
     if self.tags[-1:] == ['script']:
       self._scripts[-1] += data
-    elif self.summary and not self._tables and data.strip():
-      self.summary[-1].append(data)
+    elif self._within and data.strip():
+      self.tables[-1][-1].append(data)
     else:
       self.texts.append(data)

@@ -19,8 +19,8 @@ PROGRAMS = ('main', 'measure', 'evaluate', 'export', 'report', 'aot')
 
 # What the library band must never pull in, installed or not.
 HEAVY = (
-    'clu', 'flax', 'grain', 'ml_collections', 'orbax', 'plotly',
-    'pyarrow', 'reasoning_gym', 'safetensors', 'tensorflow',
+    'clu', 'flax', 'grain', 'ml_collections', 'orbax', 'pyarrow',
+    'reasoning_gym', 'safetensors', 'tensorflow',
     'tensorflow_datasets', 'torch', 'transformers',
 )
 

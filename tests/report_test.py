@@ -13,8 +13,8 @@ import scipy.stats
 from gradlens import report
 from gradlens.report import (
   curves,
+  figures,
   history,
-  maps,
   sentence,
   summary,
   tables,
@@ -243,28 +243,6 @@ class FiguresTest(ReportCase):
         curves.learning_gain(rewards_T, 2),
         [math.nan, math.nan, 5.5, 10.5, math.nan, math.nan])
 
-  def test_cosines_and_blocks(self):
-    write_run(self.workdir)
-    run = history.load(self.workdir)
-    # The norms average 1, 5 and 9 to within noise of 0.2 / sqrt(40).
-    np.testing.assert_allclose(
-        maps.cosine_matrix(run), 0.5 * np.eye(3) + 0.5, rtol=0.1)
-    heat = maps.layers(run, 'unbiased').figures[''].data[0]
-    self.assertEqual(heat.x, ('embed', 'layers.00'))
-    np.testing.assert_allclose(heat.z, [[0.75, 0.25]] * 3)
-
-  def test_log_axis_leaves_gaps_and_says_so(self):
-    write_run(self.workdir)
-    run = history.load(self.workdir)
-    self.assertNotIn('gaps', curves.norms(run, 'unbiased').caption)
-    series = run.scalars['norm_sq/unbiased/a']
-    series |= {step: -1.0 for step in range(1, 20)}
-    panel = curves.norms(run, 'unbiased')
-    self.assertIn('gaps', panel.caption)
-    drawn = np.array(panel.figures['contribution'].data[0].y)
-    self.assertTrue(np.isnan(drawn[:10]).all())
-    self.assertTrue((drawn[-10:] > 0).all())
-
   @parameterized.parameters(
       {'num_steps': 0, 'evals': ()}, {'num_steps': 1, 'evals': (0,)},
       {'num_steps': 3, 'evals': ()}, {'every': 7}, {'names': ('alone',)},
@@ -273,15 +251,22 @@ class FiguresTest(ReportCase):
     write_run(self.workdir, **kwargs)
     page = Page(report.write(self.workdir).read_text())
     self.assertLen(page.summary, 2 + len(kwargs.get('names', 'abc')))
-    for figure in page.figures:
-      self.assertNotEmpty(figure['data'])
+    measured = kwargs.get('num_steps', 40) > 0
+    for key in ('norms', 'reward', 'shares', 'weights'):
+      for tab in page.data['curves'][key]:
+        self.assertEqual(len(tab['lines']), measured * (
+            len(page.summary) - 2), key)
+    self.assertLen(page.data['curves'], sum(
+        figure.kind == 'lines' for figure in figures.FIGURES))
 
   def test_writes_a_run_that_measured_nothing(self):
     write_run(self.workdir)
     (self.workdir / 'metrics.jsonl').write_text(
         '{"step": 1, "scalars": {"grad_norm": NaN, "reward/a": NaN}}\n')
-    page = report.write(self.workdir).read_text()
-    self.assertIn('Not measured in this run.', page)
+    data = Page(report.write(self.workdir).read_text()).data
+    self.assertEmpty(data['curves']['norms'][0]['lines'])
+    self.assertEmpty(data['runs'][0]['frames'])
+    self.assertEmpty(data['runs'][0]['layers'])
 
 
 if __name__ == '__main__':

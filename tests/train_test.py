@@ -113,7 +113,7 @@ class TrainTest(absltest.TestCase):
     self.assertCountEqual(self.writer.texts, [0, 2, 4])
     samples = json.loads(self.writer.texts[4]['samples/short'])
     self.assertCountEqual(
-        samples[0], ['prompt', 'completion', 'answer', 'reward']
+        samples[0], ['prompt', 'completion', 'answer', 'reward', 'reason']
     )
     self.assertGreater(self.writer.flushed, 0)
 

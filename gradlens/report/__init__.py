@@ -1,42 +1,53 @@
-"""Report: a run as one HTML page, a CSV file and a table on the terminal.
+"""Report: runs as one HTML page, CSV files and a table on the terminal.
 
-All three show the same numbers. The command is
-`python -m gradlens.report --workdir=DIR`.
+All show the same numbers. The command is
+`python -m gradlens.report --workdir=DIR`; docs/report.md says what is shown.
 """
 
 # The parts are imported on use: that command imports this package before it can
 # say that what they need is not installed.
+from collections.abc import Sequence
 import os
-import textwrap
+
+Workdirs = str | os.PathLike | Sequence[str | os.PathLike]
 
 
-def table(workdir: str | os.PathLike) -> str:
-  """Summarizes a run for the terminal.
+def several(workdirs: Workdirs) -> list[str | os.PathLike]:
+  """The directories as a list."""
+  if isinstance(workdirs, (str, os.PathLike)):
+    return [workdirs]
+  return list(workdirs)
+
+
+def table(workdirs: Workdirs) -> str:
+  """Summarizes a run, or compares several, for the terminal.
 
   Args:
-    workdir: the run's directory.
+    workdirs: the directory of a run, or those of several.
 
   Returns:
-    The table, one line a task, and a closing sentence.
+    The table. Of one run it has a line a task, and a closing sentence; of
+    several, a line for every task and group of runs.
 
   Raises:
     ValueError: there is no run, or one of its files is broken.
   """
-  from gradlens.report import history, sentence, summary, tables
-  rows = summary.summarize(history.load(workdir))
-  closing = textwrap.fill(sentence.closing_sentence(rows), width=100)
-  return f'{tables.to_text(rows)}\n\n{closing}'
+  from gradlens.report import files, history
+  return files.text(history.load_all(several(workdirs)))
 
 
 def write(
-    workdir: str | os.PathLike, gain_window: int | None = None,
+    workdirs: Workdirs, gain_window: int | None = None,
+    output: str | os.PathLike | None = None,
 ) -> os.PathLike:
-  """Writes WORKDIR/report.html and WORKDIR/report.csv.
+  """Writes report.html, report.csv and report_steps.csv.
 
   Args:
-    workdir: the run's directory, finished or not.
+    workdirs: the directory of a run, finished or not, or those of several.
     gain_window: steps on each side of a learning gain; None takes a tenth of
-      the run.
+      the longest run.
+    output: the folder to write to; None takes the run's own, or the nearest
+      that has all the runs.
 
   Returns:
     The page's path.
@@ -45,14 +56,6 @@ def write(
     ValueError: there is no run, one of its files is broken, or the window is
       not positive.
   """
-  from gradlens.report import history, page, summary, tables
-  run = history.load(workdir)
-  if gain_window is None:
-    gain_window = max(1, len(run.steps) // 10)
-  if gain_window < 1:
-    raise ValueError(f'gain_window must be at least 1, not {gain_window}.')
-  rows = summary.summarize(run)
-  path = run.workdir / 'report.html'
-  path.write_bytes(page.render(run, rows, gain_window).encode())
-  (run.workdir / 'report.csv').write_bytes(tables.to_csv(rows).encode())
-  return path
+  from gradlens.report import files, history
+  runs = history.load_all(several(workdirs))
+  return files.write(runs, gain_window, output)

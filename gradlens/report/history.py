@@ -3,6 +3,7 @@
 Dims here: T training steps, K tasks, N held-out prompts.
 """
 
+from collections.abc import Sequence
 import io
 import json
 from typing import Any, NamedTuple
@@ -97,6 +98,22 @@ def load(workdir: epath.PathLike) -> Run:
   if not run.tasks:
     raise ValueError(f'{workdir}/config.json names no task under "tasks".')
   return run
+
+
+def load_all(workdirs: Sequence[epath.PathLike]) -> list[Run]:
+  """Reads several runs.
+
+  Raises:
+    ValueError: as `load`; or there are none, or one is named twice.
+  """
+  if not workdirs:
+    raise ValueError('name at least one run, by its --workdir.')
+  paths = [epath.Path(workdir).resolve() for workdir in workdirs]
+  twice = [str(path) for path in paths if paths.count(path) > 1]
+  if twice:
+    raise ValueError(f'{twice[0]} is named twice; a run is compared with '
+                     'others, not with itself.')
+  return [load(workdir) for workdir in workdirs]
 
 
 def _read_json(path: epath.Path) -> dict[str, Any]:

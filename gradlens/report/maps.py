@@ -1,140 +1,138 @@
-"""Figures averaged over the run: blocks, directions, size against gain.
+"""Maps: blocks over time, directions over time, shares on their way.
 
-Dims here: T training steps, K tasks, M blocks of parameters.
+Dims here: T training steps, K tasks, M blocks of parameters, C buckets of
+consecutive measured steps.
 """
 
-import html
+from collections.abc import Sequence
 import math
+from typing import NamedTuple
 
 import numpy as np
-import plotly.graph_objects as go
 
 from gradlens.report import curves, history, summary
 
 _LAYER = 'layer_norm_sq/'
-# Half transparent over the page, so that one text color can be read on all.
-_SEQUENTIAL = [[0, 'rgba(0,114,178,0.03)'], [1, 'rgba(0,114,178,0.6)']]
-_DIVERGING = [[0, 'rgba(213,94,0,0.7)'], [0.5, 'rgba(128,128,128,0.05)'],
-              [1, 'rgba(0,114,178,0.7)']]
-_MAX_ANNOTATED = 14
+_MAX_COLUMNS = 40
+_STEPS_PER_COLUMN = 4
+_MAX_FRAMES = 8
+_STEPS_PER_FRAME = 5
+STAGES = ('share/before', 'share/after', 'share/optimizer')
 
 
-def layers(run: history.Run, estimator: str) -> curves.Panel:
-  """Each block's share of every task's squared norm."""
-  blocks = _blocks(run)
-  norms_KxM = np.array([
-      [summary.mean(run.values(f'{_LAYER}{block}/{task}')) for block in blocks]
-      for task in run.tasks])
-  caption = (f'Run-averaged {estimator} squared norm of a block over the sum '
-             'of all blocks, contribution; a row adds up to 100%. A negative '
-             'share is noise around zero.')
-  if not np.isfinite(norms_KxM).any():
-    return curves.Panel('Squared norm by block', caption, {}, wide=True)
-  totals_K = norms_KxM.sum(-1, where=np.isfinite(norms_KxM))
-  shares_KxM = np.full(norms_KxM.shape, math.nan)
-  np.divide(norms_KxM, totals_K[:, None], out=shares_KxM,
-            where=totals_K[:, None] > 0)
-  figure = _heat_map(run, shares_KxM, blocks, '%{z:.0%}', _SEQUENTIAL)
-  figure.update_traces(
-      zmin=0, zmax=float(np.nan_to_num(shares_KxM).max()),
-      hovertemplate='%{y}, %{x}: %{z:.1%}<extra></extra>')
-  return curves.Panel('Squared norm by block', caption, {'': figure}, wide=True)
+class Buckets(NamedTuple):
+  """Consecutive measured steps, in parts of equal number.
+
+  Attributes:
+    places: of each part among a run's steps: C arrays.
+    spans: first and last step of each: [C] pairs.
+  """
+  places: list[np.ndarray]
+  spans: list[tuple[int, int]]
 
 
-def _blocks(run: history.Run) -> list[str]:
+def buckets(run: history.Run, most: int, per_part: int) -> Buckets:
+  """At most so many parts, of at least so many steps if there are enough."""
+  measured_T = np.isfinite(run.per_task('norm_sq/naive')).any(-1)
+  measured = np.flatnonzero(measured_T)
+  count = min(most, max(1, len(measured) // per_part))
+  places = np.array_split(measured, count) if len(measured) else []
+  return Buckets(places, [
+      (int(run.steps[part[0]]), int(run.steps[part[-1]])) for part in places])
+
+
+def blocks(run: history.Run) -> list[str]:
   """Names of the measured blocks: those before the layers first."""
   ends = tuple(f'/{task}' for task in run.tasks)
-  names = {tag[len(_LAYER):tag.rindex('/')] for tag in run.scalars
+  names = {_block(tag, run.tasks) for tag in run.scalars
            if tag.startswith(_LAYER) and tag.endswith(ends)}
   return sorted(names, key=lambda name: (
       0 if name.startswith('embed') else 1 if name.startswith('layers') else 2,
       name not in ('norm', 'final_norm'), name))
 
 
-def cosines(run: history.Run, estimator: str) -> curves.Panel:
-  """Cosines between the tasks' gradients, averaged over the run."""
-  cosines_KxK = cosine_matrix(run)
-  caption = ('Run-averaged inner product over the root of the run-averaged '
-             f'{estimator} squared norms. Noise may carry a value past 1.')
-  figures = {}
-  if np.isfinite(cosines_KxK).any():
-    figure = _heat_map(run, cosines_KxK, run.tasks, '%{z:.2f}', _DIVERGING)
-    figure.update_traces(zmin=-1, zmax=1, hovertemplate=(
-        '%{y} and %{x}: %{z:.3f}<extra></extra>'))
-    figures[''] = figure
-  return curves.Panel('Cosines between tasks', caption, figures)
+def _block(tag: str, tasks: Sequence[str]) -> str:
+  """The block of a tag; a task's name may have slashes, and end another's."""
+  task = max((t for t in tasks if tag.endswith(f'/{t}')), key=len)
+  return tag[len(_LAYER):-len(task) - 1]
 
 
-def cosine_matrix(run: history.Run) -> np.ndarray:
-  """Debiased cosines [K, K]; NaN where a norm is not above zero."""
-  norms_K = np.array([summary.mean(norms_T)
-                      for norms_T in run.per_task('norm_sq/unbiased').T])
-  num_tasks = len(run.tasks)
-  cosines_KxK = np.full((num_tasks, num_tasks), math.nan)
+def layer_shares(
+    run: history.Run, within: Buckets, names: Sequence[str],
+) -> np.ndarray:
+  """Each block's share of a task's squared norm: float64 [K, M, C + 1].
+
+  Shares are of averages, over every bucket and, last, over the run. NaN where
+  the blocks' sum is not above zero.
+  """
+  parts = [*within.places, np.arange(len(run.steps))]
+  shares = np.full((len(run.tasks), len(names), len(parts)), math.nan)
+  for k, task in enumerate(run.tasks):
+    norms_MxT = np.array([
+        run.values(f'{_LAYER}{name}/{task}') for name in names])
+    for c, part in enumerate(parts):
+      means_M = np.array([summary.mean(own) for own in norms_MxT[:, part]])
+      total = np.nansum(means_M)
+      if total > 0:
+        shares[k, :, c] = means_M / total
+  return shares
+
+
+def cosine_matrix(
+    run: history.Run, places: np.ndarray | None = None,
+) -> np.ndarray:
+  """Debiased cosines [K, K] over some steps; NaN where a norm is not positive.
+
+  Averages come first: the mean inner product over the root of the mean squared
+  norms, whose estimate is free of the noise within a task.
+
+  Args:
+    run: the run's history.
+    places: of the steps among the run's; None takes all.
+  """
+  places = np.arange(len(run.steps)) if places is None else places
+  norms_K = np.array([
+      summary.mean(norms_T[places])
+      for norms_T in run.per_task('norm_sq/unbiased').T])
+  roots_K = np.sqrt(np.where(norms_K > 0, norms_K, math.nan))
+  cosines_KxK = np.eye(len(run.tasks))
   for i, one in enumerate(run.tasks):
-    for j, other in enumerate(run.tasks):
-      if not (norms_K[i] > 0 and norms_K[j] > 0):
-        continue
-      inner = 1.0 if i == j else summary.mean(np.concatenate([
-          run.values(f'inner/{one}/{other}'),
-          run.values(f'inner/{other}/{one}')]))
-      scale = 1.0 if i == j else math.sqrt(norms_K[i] * norms_K[j])
-      cosines_KxK[i, j] = inner / scale
-  return cosines_KxK
+    for j, other in enumerate(run.tasks[:i]):
+      inner = summary.mean(np.concatenate([
+          run.values(f'inner/{one}/{other}')[places],
+          run.values(f'inner/{other}/{one}')[places]]))
+      cosines_KxK[i, j] = cosines_KxK[j, i] = inner
+  np.fill_diagonal(cosines_KxK, norms_K)
+  return cosines_KxK / roots_K[:, None] / roots_K
 
 
-def _heat_map(
-    run: history.Run, values_KxM: np.ndarray, columns: list[str], form: str,
-    scale: list,
-) -> go.Figure:
-  figure = go.Figure(go.Heatmap(
-      z=values_KxM, x=[html.escape(name) for name in columns],
-      y=[html.escape(task) for task in run.tasks], colorscale=scale,
-      showscale=False, xgap=2, ygap=2,
-      texttemplate=form if len(columns) <= _MAX_ANNOTATED else None))
-  figure.update_xaxes(showgrid=False, type='category', side='top')
-  figure.update_yaxes(showgrid=False, type='category', autorange='reversed')
-  figure.update_layout(
-      height=max(300, 60 + 26 * len(run.tasks)),
-      margin={'l': 12, 'r': 12, 't': 40, 'b': 12})
-  figure.update_xaxes(automargin=True)
-  figure.update_yaxes(automargin=True)
-  return figure
+def film(run: history.Run) -> tuple[Buckets, list[np.ndarray]]:
+  """Cosines over the steps of every frame, and last over the whole run."""
+  frames = buckets(run, _MAX_FRAMES, _STEPS_PER_FRAME)
+  return frames, [cosine_matrix(run, part) for part in (*frames.places, None)]
 
 
-def norm_against_gain(run: history.Run, window: int) -> curves.Panel:
-  """Squared norm against learning gain, by quarter of the run."""
-  figure = go.Figure()
-  shown, hidden = [], 0
-  averages = [summary.mean(norms_T)
-              for norms_T in run.per_task('norm_sq/unbiased').T]
-  # Noise around zero has no end on a log axis: leave out what lies far below.
-  floor = min((a for a in averages if a > 0), default=0) / 10
-  for k in range(len(run.tasks)):
-    norms_Q, gains_Q = quarters(run, k, window)
-    known_Q = np.isfinite(norms_Q) & np.isfinite(gains_Q)
-    shown_Q = known_Q & (norms_Q > floor)
-    hidden += int(known_Q.sum() - shown_Q.sum())
-    shown += norms_Q[shown_Q].tolist()
-    figure.add_trace(curves.trace(
-        run, k, x=norms_Q[shown_Q], y=gains_Q[shown_Q],
-        mode='lines+markers+text', line={'width': 1},
-        marker={'size': 20, 'opacity': 0.9}, textfont={'color': '#fff'},
-        text=[str(q + 1) for q in np.flatnonzero(shown_Q)],
-        hovertemplate='quarter %{text}: squared norm %{x:.3g}, '
-                      'gain %{y:+.3f}'))
-  figure.update_layout(height=320, margin={'l': 56, 'r': 12, 't': 8, 'b': 44})
-  figure.update_xaxes(**curves.log_axis(shown),
-                      title_text='squared norm (contribution)')
-  figure.update_yaxes(title_text='gain in reward', zeroline=True)
-  caption = ('Run-averaged squared norm and mean learning gain of each quarter '
-             'of the run (1 to 4). If size meant potential, points would rise '
-             'to the right.')
-  if hidden:
-    caption += (f' Left out, near zero or below: {hidden} of '
-                f'{hidden + len(shown)}.')
-  return curves.Panel('Norm against gain', caption,
-                      {'': figure} if shown else {})
+def columns(run: history.Run) -> Buckets:
+  """Those of heat maps over time."""
+  return buckets(run, _MAX_COLUMNS, _STEPS_PER_COLUMN)
+
+
+def waterfall(
+    runs: Sequence[history.Run], task: str,
+) -> list[summary.Estimate]:
+  """A task's share at every stage, averaged over the run.
+
+  Intervals are over runs; of a single one, over blocks of its steps.
+  """
+  found = []
+  for stage in STAGES:
+    tag = f'{stage}/{task}'
+    if len(runs) == 1:
+      found.append(summary.over_steps(float, runs[0].values(tag)))
+    else:
+      means_R = np.array([summary.mean(run.values(tag)) for run in runs])
+      found.append(summary.Estimate(*map(float, curves.over_runs(means_R))))
+  return found
 
 
 def quarters(

@@ -1,61 +1,76 @@
-"""Pieces of HTML, and the guards on what goes into it."""
+"""Pieces of HTML and JSON, and the guards on what goes into them."""
 
 import base64
 from collections.abc import Iterable
 import hashlib
 import html
+import json
+import math
 import re
+from typing import Any
 
-import plotly.graph_objects as go
+
+def visible(text: object) -> str:
+  """Text of which every character has a visible or at least a valid form."""
+  # A lone surrogate cannot be written as UTF-8.
+  text = str(text).encode('utf-8', 'replace').decode()
+  # Control characters as pictures, U+2400 and on; tabs and newlines stay.
+  return re.sub(r'[\x00-\x08\x0b-\x1f]',
+                lambda match: chr(0x2400 + ord(match[0])), text)
 
 
 def escape(text: object) -> str:
   """Text for HTML; what has no visible or valid form is replaced."""
-  # A lone surrogate cannot be written as UTF-8.
-  text = str(text).encode('utf-8', 'replace').decode()
-  # Control characters as pictures, U+2400 and on; tabs and newlines stay.
-  text = re.sub(r'[\x00-\x08\x0b-\x1f]',
-                lambda match: chr(0x2400 + ord(match[0])), text)
-  return html.escape(text)
-
-
-def swatch(fill: str, name: str) -> str:
-  """A name beside its color; `fill` is a CSS background."""
-  return f'<i style="background:{fill}"></i>{escape(name)}'
-
-
-def section(title: str, caption: str, body: str) -> str:
-  """A section of the page, as wide as it; `body` is HTML."""
-  return (f'<section class="panel wide"><h2>{escape(title)}</h2>'
-          f'<p class="caption">{escape(caption)}</p>{body}</section>')
+  return html.escape(visible(text))
 
 
 def table(head: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
   """A table whose lines start with a heading; all cells are HTML."""
-  names = ''.join(f'<th>{name}</th>' for name in head)
+  names = ''.join(f'<th scope="col">{name}</th>' for name in head)
   body = ''.join(
-      f'<tr><th>{first}</th>' + ''.join(f'<td>{cell}</td>' for cell in cells)
+      f'<tr><th scope="row">{first}</th>'
+      + ''.join(f'<td>{cell}</td>' for cell in cells)
       + '</tr>' for first, *cells in lines)
-  return (f'<table class="summary"><thead><tr>{names}</tr></thead>'
-          f'<tbody>{body}</tbody></table>')
+  return (f'<div class="scroll" tabindex="0"><table class="summary"><thead><tr>'
+          f'{names}</tr></thead><tbody>{body}</tbody></table></div>')
 
 
-def figures_json(figures: Iterable[go.Figure]) -> str:
-  """Figures as JSON that cannot end the script element it stands in."""
-  parts = []
-  for figure in figures:
-    figure.layout.template = None
-    parts.append(figure.to_json())
-  text = f'[{",".join(parts)}]'
+def island(content: Any) -> str:
+  """JSON that cannot end the script element it stands in.
+
+  Numbers keep four digits, and are null where they are not finite.
+  """
+  text = json.dumps(
+      _plain(content), ensure_ascii=False, allow_nan=False,
+      separators=(',', ':'))
   for char in '<>&\u2028\u2029':
     text = text.replace(char, f'\\u{ord(char):04x}')
   return text
 
 
-def policy(*scripts: str) -> str:
-  """Content security policy: these scripts only, and no request at all."""
-  digests = [hashlib.sha256(script.encode()).digest() for script in scripts]
-  sources = ' '.join(
-      f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
-  return (f"default-src 'none'; script-src {sources}; "
-          "style-src 'unsafe-inline'; img-src data: blob:")
+def _plain(content: Any) -> Any:
+  match content:
+    case str():
+      return visible(content)
+    case dict():
+      return {visible(key): _plain(value) for key, value in content.items()}
+    case list() | tuple():
+      return [_plain(value) for value in content]
+    case float():
+      return float(f'{content:.4g}') if math.isfinite(content) else None
+  return content
+
+
+def policy(script: str, *, live: bool) -> str:
+  """Content security policy: this script only, and no request.
+
+  Args:
+    script: the page's own.
+    live: the page may ask the server it came from.
+  """
+  digest = hashlib.sha256(script.encode()).digest()
+  source = f"'sha256-{base64.b64encode(digest).decode()}'"
+  connect = " connect-src 'self';" if live else ''
+  return (f"default-src 'none'; script-src {source};{connect} "
+          "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+          "form-action 'none'")

@@ -5,22 +5,27 @@ content security policy says both again to the browser.
 """
 
 from collections.abc import Sequence
-import json
-
-from plotly import offline
+import importlib.resources
 
 from gradlens.report import (
+  compare,
+  content,
   curves,
+  details,
+  figures,
+  groups,
   history,
-  maps,
   markup,
-  samples,
   sentence,
-  style,
   summary,
-  tables,
 )
 from gradlens.report.markup import escape
+
+# Put together in this order.
+_SCRIPTS = ('base', 'axes', 'lines', 'maps', 'bars', 'samples', 'main')
+_CHOICES = (
+    ('', 'all rewards'), ('1', 'reward 1'), ('part', 'between 0 and 1'),
+    ('0', 'reward 0'))
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -28,23 +33,32 @@ _PAGE = """<!DOCTYPE html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="referrer" content="no-referrer">
 <link rel="icon" href="data:,">
 <title>{title}</title>
 <style>{css}</style>
 </head>
-<body>
-<main>
+<body data-live="{live}">
+<a class="skip" href="#figures">Skip to the figures</a>
+<header class="top">
 <p class="eyebrow">gradlens report &middot; <b>{title}</b></p>
+<div class="tools"><span id="live" role="status"></span>
+<button id="theme" type="button">Theme: system</button></div>
+</header>
+<main>
 <h1>{headline}</h1>
-<p class="lede">{lede}</p>
-<dl class="facts">{facts}</dl>
-<div class="scroll">{table}</div>
-<p class="note">{note}</p>
-<div class="chips"><span>Tasks</span>{chips}</div>
-<div class="panels">{panels}</div>
+{overview}
+<p class="note">{links}</p>
+{controls}
+<noscript><p class="empty">The figures need JavaScript; the tables do not.</p>
+</noscript>
+<div class="panels" id="figures">{panels}</div>
+{samples}
+{tails}
 </main>
-<script type="application/json" id="figures">{figures}</script>
-<script>{plotly}</script>
+<div id="tip" hidden></div>
+<p id="said" class="hidden" role="status" aria-live="polite"></p>
+<script type="application/json" id="data">{data}</script>
 <script>{script}</script>
 </body>
 </html>
@@ -52,166 +66,194 @@ _PAGE = """<!DOCTYPE html>
 
 
 def render(
-    run: history.Run, rows: Sequence[summary.Row], gain_window: int,
+    runs: Sequence[history.Run], gain_window: int, live: str = '',
 ) -> str:
-  """Renders a run.
+  """Renders runs.
 
   Args:
-    run: the run's history.
-    rows: its summary.
+    runs: their histories.
     gain_window: steps on each side of a learning gain.
+    live: what the page's server calls this state of the runs: the page asks
+      now and then whether there is another. '' never asks.
 
   Returns:
     The HTML document.
   """
-  panels = _panels(run, gain_window)
-  figures = [f for panel in panels for f in panel.figures.values()]
-  fills = [curves.fill(k) for k in range(len(run.tasks))]
-  plotly = offline.get_plotlyjs()
-  sections, number = [], 0
-  for panel in panels:
-    sections.append(_figure(panel, number))
-    number += len(panel.figures)
-  sections += [
-      _noise(run, rows), samples.section(run), _counters(run),
-      _provenance(run)]
-  headline, lede = sentence.parts(rows)
+  of = groups.grouped(runs)
+  rows = [summary.summarize(run) for run in runs]
+  names = groups.names(runs)
+  script = _assets('js', _SCRIPTS)
   return _PAGE.format(
-      policy=markup.policy(plotly, style.SCRIPT), css=style.CSS,
-      title=escape(run.workdir.name),
-      headline=escape(headline), lede=escape(lede), facts=_facts(run),
-      table=tables.to_html(rows, fills), note=_note(run, rows[0]),
-      chips=''.join(
-          f'<button class="chip" data-task="{k}" aria-pressed="true">'
-          f'{markup.swatch(fills[k], task)}</button>'
-          for k, task in enumerate(run.tasks)),
-      panels=''.join(sections), figures=markup.figures_json(figures),
-      plotly=plotly, script=style.SCRIPT)
+      policy=markup.policy(script, live=bool(live)),
+      css=_assets('css', ('page',)), title=escape(_title(names, of)), live=live,
+      headline=escape(_headline(runs, rows, of)),
+      overview=_overview(runs, rows, of, names), links=_links(),
+      controls=_controls(runs, of, names),
+      panels=''.join(_figure(own, runs, gain_window)
+                     for own in figures.FIGURES),
+      samples=_samples(), tails=_tails(runs, rows, names),
+      data=markup.island(content.collect(runs, of, gain_window)),
+      script=script)
 
 
-def _panels(run: history.Run, gain_window: int) -> list[curves.Panel]:
-  estimator = summary.estimator(run)
-  return [
-      curves.norms(run, estimator), curves.reward(run), curves.shares(run),
-      curves.gain(run, gain_window), maps.norm_against_gain(run, gain_window),
-      curves.weights(run), maps.cosines(run, estimator),
-      maps.layers(run, estimator), curves.completions(run)]
+def _assets(kind: str, names: Sequence[str]) -> str:
+  folder = importlib.resources.files('gradlens.report') / 'assets'
+  return '\n'.join((folder / f'{name}.{kind}').read_text('utf-8')
+                   for name in names)
 
 
-def _figure(panel: curves.Panel, number: int) -> str:
-  """A panel; its figures are numbered from `number` on."""
-  tabs, plots = '', '<p class="empty">Not measured in this run.</p>'
-  if len(panel.figures) > 1:
+def _title(names: Sequence[str], of: Sequence[groups.Group]) -> str:
+  return names[0] if len(names) == 1 else ' · '.join(g.label for g in of)
+
+
+def _headline(
+    runs: Sequence[history.Run], rows: Sequence[Sequence[summary.Row]],
+    of: Sequence[groups.Group],
+) -> str:
+  if len(runs) == 1:
+    return sentence.parts(rows[0])[0]
+  if len(of) == 1:
+    return f'{len(runs)} runs that differ by their seeds'
+  keys = ', '.join(of[0].differs) or 'nothing'
+  return (f'{len(runs)} runs in {len(of)} groups, whose configs differ in '
+          f'{keys}')
+
+
+def _overview(
+    runs: Sequence[history.Run], rows: Sequence[Sequence[summary.Row]],
+    of: Sequence[groups.Group], names: Sequence[str],
+) -> str:
+  """Of a single run its summary; of several how they compare."""
+  if len(runs) == 1:
+    return details.head(runs[0], rows[0])
+  seeds = [[runs[i].setting('seed') for i in group.members] for group in of]
+  lines = compare.lines(runs, of)
+  return (compare.legend_html(of, seeds, names)
+          + '<h2>Groups, task by task</h2>' + compare.to_html(lines)
+          + f'<p class="note">{escape(compare.note(of))}</p>')
+
+
+def _links() -> str:
+  return ('The numbers behind this page: <a href="report.csv">report.csv</a>, '
+          'the tables, and <a href="report_steps.csv">report_steps.csv</a>, '
+          'every metric of every step.')
+
+
+def _controls(
+    runs: Sequence[history.Run], of: Sequence[groups.Group],
+    names: Sequence[str],
+) -> str:
+  """What is shown: tasks, groups, and which of the runs."""
+  parts = [_chips('Tasks', 'task', content.all_tasks(runs))]
+  if len(of) > 1:
+    parts.append(_chips('Groups', 'group', [
+        f'{compare.letter(g)} {group.label}' for g, group in enumerate(of)]))
+    parts.append(_select('by', 'Panels by', (
+        ('task', 'task'), ('group', 'group'))))
+  if len(runs) > 1:
+    parts.append(_select('run', 'One run', tuple(
+        (str(i), name) for i, name in enumerate(names))))
+  return (f'<div class="controls" role="region" aria-label="What is shown">'
+          f'{"".join(parts)}</div>')
+
+
+def _chips(title: str, kind: str, names: Sequence[str]) -> str:
+  buttons = ''.join(
+      f'<button type="button" class="chip" data-{kind}="{i}" '
+      'aria-pressed="true"><svg class="key" width="22" height="8" '
+      f'aria-hidden="true"></svg>{escape(name)}</button>'
+      for i, name in enumerate(names))
+  return (f'<div class="chips" role="group" aria-label="{title}">'
+          f'<span>{title}</span>{buttons}</div>')
+
+
+def _select(key: str, title: str, options: Sequence[tuple[str, str]]) -> str:
+  choices = ''.join(f'<option value="{escape(value)}">{escape(name)}</option>'
+                    for value, name in options)
+  return (f'<label class="choice">{title} <select id="{key}">{choices}'
+          '</select></label>')
+
+
+def _figure(
+    figure: figures.Figure, runs: Sequence[history.Run], gain_window: int,
+) -> str:
+  labels = sorted({summary.estimator(run) for run in runs})
+
+  def words(text: str) -> str:
+    text = text.replace('{estimator}', ' or '.join(labels))
+    text = text.replace('{window}', curves.steps(gain_window))
+    return escape(text[:1].upper() + text[1:])
+
+  tabs = ''
+  if len(figure.tabs) > 1:
     tabs = ''.join(
-        f'<button data-figure="{number + i}" '
-        f'aria-pressed="{str(i == 0).lower()}">{escape(label)}</button>'
-        for i, label in enumerate(panel.figures))
-  if panel.figures:
-    plots = ''.join(
-        f'<div class="plot" data-figure="{number + i}"'
-        f'{" hidden" if i else ""}></div>' for i in range(len(panel.figures)))
-  return (f'<figure class="panel{" wide" if panel.wide else ""}">'
-          f'<div class="head"><h2>{escape(panel.title)}</h2>'
-          f'<div class="tabs">{tabs}</div></div>'
-          f'<figcaption>{escape(panel.caption)}</figcaption>'
-          f'<div class="plots">{plots}</div></figure>')
+        f'<button type="button" data-tab="{i}" '
+        f'aria-pressed="{str(i == 0).lower()}">'
+        f'{words(tab.label).lower()}</button>'
+        for i, tab in enumerate(figure.tabs))
+    tabs = (f'<div class="tabs" role="group" aria-label="{figure.title}: '
+            f'which">{tabs}</div>')
+  smoothing = _smoothing(figure, runs) if figure.tabs else ''
+  return (f'<figure class="panel{" wide" if figure.wide else ""}" '
+          f'id="{figure.key}" data-kind="{figure.kind}" '
+          f'data-of="{figure.of}" aria-labelledby="{figure.key}-title">'
+          f'<div class="head"><h2 id="{figure.key}-title">{figure.title}'
+          f'<span class="which"></span></h2>{tabs}</div>'
+          f'<figcaption>{words(figure.caption)}{smoothing}</figcaption>'
+          '<div class="plots"></div><details class="numbers">'
+          '<summary>Numbers</summary><div class="scroll" tabindex="0"></div>'
+          '</details></figure>')
 
 
-def _trained(run: history.Run) -> str:
-  rank = run.setting('lora.rank')
-  return f'adapters of rank {rank}' if rank else 'all parameters'
+def _smoothing(
+    figure: figures.Figure, runs: Sequence[history.Run],
+) -> str:
+  """How lines were made of steps; several runs of a group have intervals."""
+  tab = figure.tabs[0]
+  text = ''
+  if tab.kind == 'metric':
+    text = f' Lines are rolling means over 1/{tab.part} of a run'
+    text += '; single steps are drawn thin.' if tab.raw else '.'
+  if len(runs) > 1:
+    text += ' Bands' if tab.kind != 'heldout' else ' Bars of a group of runs'
+    text += ' are 95% intervals of the mean over seeds, by Student\'s t.'
+  return text
 
 
-def _facts(run: history.Run) -> str:
-  done = int(run.steps[-1]) if run.steps.size else 0
-  total = run.setting('num_steps')
-  facts = {
-      'correction': run.setting('correction.name'),
-      'loss': f'{run.setting("loss.aggregate")}, normalized by '
-              f'{run.setting("loss.normalize")}',
-      'batch': f'{len(run.tasks)} tasks × {run.setting("prompts_per_task")} '
-               f'prompts × {run.setting("num_completions")} completions',
-      'mixture': run.setting('mixture.kind'),
-      'trained': _trained(run),
-      'splits per task': run.setting('num_splits'),
-      'temperature': run.setting('rollout.temperature'),
-      'seed': run.setting('seed'),
-      'steps': f'{done} of {total}' + ('' if done >= total else ', unfinished'),
-  }
-  return ''.join(f'<div><dt>{name}</dt><dd>{escape(value)}</dd></div>'
-                 for name, value in facts.items())
+def _samples() -> str:
+  """Where the script puts samples, and how they are searched."""
+  filters = ''.join(
+      _select(key, title, options) for key, title, options in (
+          ('sample-task', 'Task', (('', 'all'),)),
+          ('sample-run', 'Run', (('', 'all'),)),
+          ('sample-when', 'When', (('', 'any step'), ('first', 'first'),
+                                   ('last', 'last'))),
+          ('sample-reward', 'Reward', _CHOICES)))
+  return ('<section class="panel wide" id="samples" '
+          'aria-labelledby="samples-title"><div class="head">'
+          '<h2 id="samples-title">Sample completions</h2></div>'
+          '<p class="caption">Of held-out prompts, at the first, the middle '
+          'and the last evaluation of a run.</p><div class="filters" '
+          'role="search"><label class="choice">Search <input id="search" '
+          'type="search" placeholder="words in any text"></label>'
+          f'{filters}</div><p id="found" role="status"></p>'
+          '<div class="list"></div><button type="button" id="more">Show more'
+          '</button></section>')
 
 
-def _note(run: history.Run, row: summary.Row) -> str:
-  """How to read the summary table."""
-  return escape(
-      f'Averages over {curves.steps(row.steps)}. Squared norm: of what a task '
-      f'adds to the joint gradient of {_trained(run)}, estimated '
-      + ('without bias ' if row.estimator == 'unbiased' else
-         'across splits (which share a denominator, so not quite unbiased) ')
-      + 'from pairs of different prompt splits; naive keeps the sampling noise '
-      'in; intrinsic is the norm of the task\'s own loss. Update share: part '
-      'of the squared length of the step\'s update, noise included. The loss '
-      f'is {run.setting("loss.aggregate")}, normalized by '
-      f'{run.setting("loss.normalize")}. Intervals are 95%: jackknife over '
-      f'{summary.NUM_BLOCKS} blocks of consecutive steps; the ratio\'s hold '
-      'for all pairs of tasks at once, as the quietest is picked by looking; '
-      'the gain\'s pair the same held-out prompts before and after.')
-
-
-def _noise(run: history.Run, rows: Sequence[summary.Row]) -> str:
-  """How much of the gradients is noise, and what batch would change that."""
-  lines = [
-      [markup.swatch(curves.fill(k), row.task), tables.number(row.snr),
-       tables.bracket(tables.number, *row.critical_batch)]
-      for k, row in enumerate(rows)]
-  head = ['task', 'signal-to-noise', 'critical batch size [95%]']
-  return markup.section('Noise', (
-      'Signal-to-noise: the squared norm without noise over what noise adds to '
-      'the naive one, both averaged over the run. Critical batch size: the '
-      'prompts of a task in an update that would make it 1, an update having '
-      f'{run.setting("prompts_per_task") // run.setting("num_mini_batches")} '
-      'on average; well above it, more prompts help little. It is not known '
-      'where the squared norm may be zero.'),
-      f'<div class="scroll">{markup.table(head, lines)}</div>')
-
-
-def _counters(run: history.Run) -> str:
-  """What went wrong, and how often."""
-  columns = {
-      'verifier errors': ('verifier_errors', 'sum'),
-      'verifier time-outs': ('verifier_timeouts', 'sum'),
-      'skipped gradients': ('skipped', 'sum'),
-      'groups of equal rewards': ('zero_advantage', 'percent'),
-      'prompts': ('prompts', 'sum'), 'further prompts': ('refilled', 'sum'),
-      'sampler gap (nats)': ('sampler_gap', 'mean'),
-      'tokens': ('tokens', 'sum')}
-  lines = [
-      [markup.swatch(curves.fill(k), task), *(
-          _count(run, f'{prefix}/{task}', kind)
-          for prefix, kind in columns.values())]
-      for k, task in enumerate(run.tasks)]
-  return markup.section('Counters', (
-      'Totals over the run; groups of equal rewards (all completions of a '
-      'prompt rewarded alike) and the gap between the sampler\'s and the '
-      'trainer\'s log-probs are means over steps.'),
-      f'<div class="scroll">{markup.table(["task", *columns], lines)}</div>')
-
-
-def _count(run: history.Run, tag: str, kind: str) -> str:
-  average = summary.mean(run.values(tag))
-  if kind == 'percent':
-    return tables.percent(average)
-  if kind == 'mean' or average != average:
-    return tables.number(average)
-  return f'{sum(run.scalars[tag].values()):,.0f}'
-
-
-def _provenance(run: history.Run) -> str:
-  """Config and versions, folded away."""
-  config = json.dumps(run.config, indent=2)
-  versions = '\n'.join(f'{name} {v}' for name, v in run.versions.items())
-  return markup.section('Config and versions', '', (
-      '<details><summary>Show</summary><div class="columns">'
-      f'<pre>{escape(config)}</pre><pre>{escape(versions)}</pre></div>'
-      '</details>'))
+def _tails(
+    runs: Sequence[history.Run], rows: Sequence[Sequence[summary.Row]],
+    names: Sequence[str],
+) -> str:
+  """A part for each run, of which the chosen one is shown."""
+  parts = []
+  for i, (run, own) in enumerate(zip(runs, rows, strict=True)):
+    head = ''
+    if len(runs) > 1:
+      head = (f'<p class="headline">{escape(sentence.parts(own)[0])}</p>'
+              f'{details.head(run, own)}')
+    parts.append(
+        f'<section class="panel wide run" data-run="{i}"'
+        f'{" hidden" if i else ""}><h2>The run {escape(names[i])}</h2>'
+        f'{head}{details.tail(run, own)}</section>')
+  return ''.join(parts)

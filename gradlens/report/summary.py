@@ -45,6 +45,7 @@ class Row(NamedTuple):
       where the contribution may be zero.
     share_before: share of the update without the correction.
     share_after: share of the update with the correction.
+    share_optimizer: share of what the parameters' change does to the losses.
     reward_of: 'held-out' (first and last evaluation) or, where there are not
       two evaluations, 'training' (first and last tenth of the steps).
     reward_before: mean reward at the start.
@@ -64,6 +65,7 @@ class Row(NamedTuple):
   critical_batch: Estimate
   share_before: float
   share_after: float
+  share_optimizer: float
   reward_of: str
   reward_before: float
   reward_after: float
@@ -81,23 +83,23 @@ def summarize(run: history.Run) -> list[Row]:
     The rows; NaN where a run has no such measurement (yet).
   """
   norms_TxK = run.per_task('norm_sq/unbiased')
-  contributions = [_over_steps(float, norms_T) for norms_T in norms_TxK.T]
+  contributions = [over_steps(float, norms_T) for norms_T in norms_TxK.T]
   ratios = _ratios(norms_TxK)
   # What is measured is the first mini-batch of a step.
   prompts_TxK = run.per_task('prompts') / run.setting('num_mini_batches')
   noise = [_noise(*series) for series in zip(
       run.per_task('norm_sq/naive').T, norms_TxK.T, prompts_TxK.T,
       strict=True)]
-  naive, intrinsic, before, after = (
+  naive, intrinsic, before, after, optimizer = (
       [mean(values_T) for values_T in run.per_task(prefix).T]
       for prefix in ('norm_sq/naive', 'intrinsic_norm_sq/unbiased',
-                     'share/before', 'share/after'))
+                     'share/before', 'share/after', 'share/optimizer'))
   gains = [_gain(run, task) for task in run.tasks]
   reward_of, rewards = _rewards(run)
   measured = int(np.isfinite(norms_TxK).any(-1).sum())
   return [
       Row(task, estimator(run), measured, contributions[k], naive[k],
-          intrinsic[k], *noise[k], before[k], after[k],
+          intrinsic[k], *noise[k], before[k], after[k], optimizer[k],
           reward_of, *rewards[k], gains[k], ratios[k])
       for k, task in enumerate(run.tasks)]
 
@@ -118,9 +120,10 @@ def mean(values: np.ndarray) -> float:
   return float(values.mean()) if values.size else math.nan
 
 
-def _over_steps(
+def over_steps(
     statistic: Callable[..., Any], *series_T: np.ndarray,
 ) -> Estimate:
+  """A statistic of run averages; its interval is over blocks of steps."""
   return Estimate(*map(float, intervals.over_steps(
       statistic, *series_T, num_blocks=NUM_BLOCKS)))
 
@@ -140,7 +143,7 @@ def _noise(
     # Without a block either may be negative: then there is no interval.
     return math.log(unbiased / noise) if min(unbiased, noise) > 0 else math.nan
 
-  value, low, high = _over_steps(log_snr, naive_T, unbiased_T)
+  value, low, high = over_steps(log_snr, naive_T, unbiased_T)
   if not (math.isfinite(low) and math.isfinite(high)):
     critical = Estimate(math.nan)
   else:

@@ -3,7 +3,7 @@
 Cells round the numbers to be read; the CSV holds the same numbers in full.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import csv
 import io
 import itertools
@@ -27,7 +27,7 @@ def to_cells(
     Columns as (group, name), neighbors of one group sharing a heading, and
     for each row one cell a column.
   """
-  unit, scale = _unit([row.contribution.value for row in rows])
+  unit, scale = unit_of([row.contribution.value for row in rows])
   norms, label = f'squared norm{unit}', f'{rows[0].estimator} [95%]'
   rewards = f'{rows[0].reward_of} reward'
   columns = [
@@ -86,39 +86,53 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
   )
 
 
-def to_csv(rows: Sequence[summary.Row]) -> str:
-  """The summary as CSV; an interval takes two more columns, _low and _high."""
-  records = []
+def records(
+    rows: Sequence[summary.Row], marks: Mapping[str, object],
+) -> list[dict[str, object]]:
+  """A run's summary as records; an interval takes two more, _low and _high.
+
+  Args:
+    rows: one per task.
+    marks: what every record starts with.
+  """
+  found = []
   for row in rows:
-    record = {}
+    record = dict(marks)
     for name, value in row._asdict().items():
       if isinstance(value, summary.Estimate):
         record |= {name: value.value, f'{name}_low': value.low,
                    f'{name}_high': value.high}
       else:
         record[name] = value
-    records.append({
-        name: '' if isinstance(value, float) and math.isnan(value) else value
-        for name, value in record.items()})
+    found.append(record)
+  return found
+
+
+def to_csv(found: Sequence[Mapping[str, object]]) -> str:
+  """Records as CSV, with a column for every key; empty is not known."""
   out = io.StringIO()
-  writer = csv.DictWriter(out, records[0], lineterminator='\n')
+  keys = dict.fromkeys(key for record in found for key in record)
+  writer = csv.DictWriter(out, keys, restval='', lineterminator='\n')
   writer.writeheader()
-  writer.writerows(records)
+  for record in found:
+    writer.writerow({
+        key: '' if isinstance(value, float) and math.isnan(value) else value
+        for key, value in record.items()})
   return out.getvalue()
 
 
-def to_html(rows: Sequence[summary.Row], fills: Sequence[str]) -> str:
-  """The summary as an HTML table, each task beside its color."""
+def to_html(rows: Sequence[summary.Row]) -> str:
+  """The summary as an HTML table."""
   columns, body = to_cells(rows)
-  groups = ''.join(
-      f'<th colspan="{len(list(members))}">{markup.escape(group)}</th>'
+  headings = ''.join(
+      f'<th scope="colgroup" colspan="{len(list(members))}">'
+      f'{markup.escape(group)}</th>'
       for group, members in itertools.groupby(group for group, _ in columns))
   table = markup.table(
       (markup.escape(name) for _, name in columns),
-      ([markup.swatch(fill, task), *map(markup.escape, cells)]
-       for (task, *cells), fill in zip(body, fills, strict=True)))
+      (map(markup.escape, cells) for cells in body))
   return table.replace(
-      '<thead>', f'<thead><tr class="groups">{groups}</tr>', 1)
+      '<thead>', f'<thead><tr class="groups">{headings}</tr>', 1)
 
 
 def number(value: float) -> str:
@@ -153,12 +167,12 @@ def bracket(
   """An estimate and, where there is one, its interval."""
   if not (math.isfinite(low) and math.isfinite(high)):
     return form(value)
-  # The sign of a change is shown once.
-  ends = (form(end).removeprefix('+') for end in (low, high))
+  # The sign of a change, and of percent, is shown once.
+  ends = (form(end).removeprefix('+').removesuffix('%') for end in (low, high))
   return f'{form(value)} [{", ".join(ends)}]'
 
 
-def _unit(values: Sequence[float]) -> tuple[str, float]:
+def unit_of(values: Sequence[float]) -> tuple[str, float]:
   """A power of ten that makes the largest value 1 to 100."""
   largest = max((abs(v) for v in values if math.isfinite(v)), default=0.0)
   if largest == 0 or 0.1 <= largest < 1e4:
