@@ -15,6 +15,7 @@ import numpy as np
 import toy_tasks
 
 from gradlens import (
+    degenerate,
     experience,
     models,
     objective,
@@ -89,7 +90,7 @@ def train(shape: toy_tasks.Shape) -> float:
       make_sampler(model, shape), text.prompt_encoder(tokenizer), tokenizer,
       Scorer(rewards), num_completions=shape.completions,
       max_prompt_tokens=toy_tasks.LONGEST_PROMPT, max_new_tokens=shape.new,
-      stop_tokens=(), num_rewards=1, equal=experience.equal_rewards,
+      stop_tokens=(), num_rewards=1, equal=degenerate.equal_rewards,
   ), _NAMES)
   state = train_step.TrainState(
       params, optimizer.corrected.init(params), jax.random.key(1), {}, {}

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from gradlens import hosts, rollout, tasks, text
+from gradlens.degenerate import Asked, Equal
 
 
 class Batch(NamedTuple):
@@ -122,34 +123,9 @@ class Sampled(NamedTuple):
 
 Records = Sequence[Sequence[Any]]  # [K][B]
 Collect = Callable[[Any, Records, jax.Array], Sampled]
-Asked = Sequence[tuple[str, Any]]  # task and record of every prompt
 # (params, asked, key, room): N = room prompts, of which those asked are real.
 # Devices are given their work; what is returned waits for it, and scores it.
 Answer = Callable[[Any, Asked, jax.Array, int], Callable[[], Found]]
-# (asked, rewards_NxG, parts_NxGxM): prompts whose completions are all as good
-Equal = Callable[[Asked, np.ndarray, np.ndarray], np.ndarray]
-
-
-def equal_rewards(
-    asked: Asked, rewards_NxG: np.ndarray, parts_NxGxM: np.ndarray
-) -> np.ndarray:
-  """Prompts whose completions have one reward all."""
-  del asked, parts_NxGxM
-  return rewards_NxG.max(1) == rewards_NxG.min(1)
-
-
-def equal_parts(names: Sequence[str], weights_KxM: np.ndarray) -> Equal:
-  """Those of which every reward that has a weight is one for all."""
-  of_task = dict(zip(names, weights_KxM > 0, strict=True))
-
-  def equal(asked, rewards_NxG, parts_NxGxM):
-    del rewards_NxG
-    same_NxM = parts_NxGxM.max(1) == parts_NxGxM.min(1)
-    for row, (name, _) in enumerate(asked):
-      same_NxM[row] |= ~of_task[name]
-    return same_NxM.all(1)
-
-  return equal
 
 
 def _encode_prompts(

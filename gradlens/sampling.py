@@ -6,6 +6,7 @@ from typing import Any
 
 from gradlens import (
     advantages,
+    degenerate,
     experience,
     hosts,
     meshes,
@@ -87,9 +88,9 @@ def _sampled(
     num_completions: int,
 ) -> Answer:
   r, weights_KxM = config.rollout, rewards(config, run).weights_KxM
-  equal = experience.equal_rewards
+  equal = degenerate.equal_rewards
   if config.advantage.scale == advantages.DECOUPLED:
-    equal = experience.equal_parts(run.names, weights_KxM)
+    equal = degenerate.equal_parts(run.names, weights_KxM)
   return experience.sampled(
       sample, run.encode_prompt, run.tokenizer, scorer,
       num_completions=num_completions, max_prompt_tokens=r.max_prompt_tokens,

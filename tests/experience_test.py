@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from transformers import ByT5Tokenizer
 
-from gradlens import experience, models, places, rollout, tasks, text
+from gradlens import (
+    degenerate,
+    experience,
+    models,
+    places,
+    rollout,
+    tasks,
+    text,
+)
 
 K, B, G, T, C = 2, 3, 8, 8, 10
 _TOKENIZER = ByT5Tokenizer()  # a byte b is token b + 3; 1 ends a sequence
@@ -65,7 +73,7 @@ def _collect(scorer, sampler=None):
       sampler or own, text.prompt_encoder(_TOKENIZER), _TOKENIZER, scorer,
       num_completions=G, max_prompt_tokens=T, max_new_tokens=C,
       stop_tokens=(_STOP, _MODELS_STOP), num_rewards=1,
-      equal=experience.equal_rewards,
+      equal=degenerate.equal_rewards,
   ), _NAMES)
 
 
@@ -196,7 +204,7 @@ class SamplerTest(ExperienceTestCase):
         ),
         text.prompt_encoder(_TOKENIZER), _TOKENIZER, scorer, num_completions=G,
         max_prompt_tokens=T, max_new_tokens=C, stop_tokens=(_STOP,),
-        num_rewards=1, equal=experience.equal_rewards,
+        num_rewards=1, equal=degenerate.equal_rewards,
     )
     one, more = (
         answer(params, asked, jax.random.key(1), room)()

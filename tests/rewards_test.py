@@ -12,7 +12,7 @@ import pytest
 import tiny_config
 from transformers import ByT5Tokenizer
 
-from gradlens import advantages, experience, record, tasks, text, train
+from gradlens import advantages, degenerate, record, tasks, text, train
 from gradlens.tasks import verifiers
 
 G, S = 4, 2
@@ -130,13 +130,13 @@ class EqualTest(absltest.TestCase):
     weights = np.array([[0.5, 0.5], [1, 0]], np.float32)
     asked = [('a', None), ('a', None), ('a', None), ('b', None)]
     rewards = np.array([[0.5, 0.5], [0.5, 0.5], [0.5, 1], [0, 0]])
-    equal = experience.equal_parts(('a', 'b'), weights)
+    equal = degenerate.equal_parts(('a', 'b'), weights)
     # Of b the second reward has no weight.
     self.assertEqual(
         equal(asked, rewards, parts).tolist(), [False, True, False, True]
     )
     self.assertEqual(
-        experience.equal_rewards(asked, rewards, parts).tolist(),
+        degenerate.equal_rewards(asked, rewards, parts).tolist(),
         [True, True, False, True],
     )
 
