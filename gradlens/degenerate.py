@@ -1,6 +1,6 @@
 """Degenerate groups: prompts whose completions are all as good.
 
-Nothing is to be learned of such a prompt: no completion was better than another.
+Nothing is to be learned of such a prompt: none was better than another.
 """
 
 from collections.abc import Callable, Sequence

@@ -21,7 +21,8 @@ LIBRARY = (
 )
 RL = (
     'masked', 'hosts', 'text', 'models', 'tasks', 'rollout', 'advantages',
-    'losses', 'mixture', 'degenerate', 'experience', 'places', 'rows', 'objective',
+    'losses', 'mixture', 'degenerate', 'experience', 'places', 'rows',
+    'objective',
 )
 PROGRAM = (
     'command', 'optimizer', 'placement', 'policies', 'task_gradients',
