@@ -7,7 +7,7 @@
 
 from collections.abc import Sequence
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,17 @@ METRICS = dict(
     share_optimizer='share/optimizer',
 )
 _DIGITS = '%.6g'
+
+
+class Estimate(NamedTuple):
+  """A number with its 95% interval, as tables have it."""
+
+  value: float
+  low: float
+  high: float
+
+  def __str__(self) -> str:
+    return f'{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]'
 
 
 def load(

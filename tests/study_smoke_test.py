@@ -52,5 +52,30 @@ class ImbalanceTest(absltest.TestCase):
       self.assertIn('palindrome', figure)
 
 
+class CorrectionsTest(absltest.TestCase):
+
+  def test_smoke(self):
+    folder = ROOT / 'runs' / 'corrections-smoke'
+    shutil.rmtree(folder, ignore_errors=True)
+    said = study('experiments.corrections.run', '--variant=smoke')
+    self.assertIn('6 of 6', said)
+    steps, heldout, runs = (
+        pd.read_csv(folder / 'results' / f'{name}.csv')
+        for name in ('steps', 'heldout', 'runs')
+    )
+    self.assertEqual(set(steps.method), {'total', 'mgs', 'fixed_weights'})
+    # Three methods, two seeds, four tasks, three evaluations.
+    self.assertLen(heldout, 3 * 2 * 4 * 3)
+    first = heldout[heldout.step == 0]
+    self.assertEqual(  # seeds share prompts and keys
+        first.groupby(['seed', 'task']).reward.nunique().max(), 1
+    )
+    self.assertEqual(runs.config_hash.nunique(), 6)
+    tables = study('experiments.corrections.plot', '--variant=smoke')
+    self.assertRegex(tables, r'\| mgs \| 2e-04 \| 0\.\d+ \[')
+    for name in ('scores', 'profiles'):
+      self.assertIn('mgs', (folder / 'figures' / f'{name}.svg').read_text())
+
+
 if __name__ == '__main__':
   absltest.main()

@@ -4,26 +4,15 @@ K tasks, T blocks of steps of all seeds, one seed after the other.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from experiments.tables import Estimate
 import gradlens as gl
 
 # Of steps, in every run: what the jackknife leaves out is one of them.
 _BLOCKS = 10
-
-
-class Estimate(NamedTuple):
-  """A number with its 95% interval."""
-
-  value: float
-  low: float
-  high: float
-
-  def __str__(self) -> str:
-    return f'{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]'
 
 
 def series(steps: pd.DataFrame, column: str) -> tuple[list[str], np.ndarray]:

@@ -53,7 +53,7 @@ def figure_table(found: Found) -> str:
     for task in sorted(norms, key=lambda t: -norms[t].value):
       own = heldout[heldout.task == task].groupby('step').reward.mean()
       rows.append([
-          setting, task, analysis.Estimate(*(1e3 * b for b in norms[task])),
+          setting, task, tables.Estimate(*(1e3 * b for b in norms[task])),
           ratios[task], f'{own.iloc[0]:.3f} to {own.iloc[-1]:.3f}',
           gains[task], headroom[task],
       ])

@@ -8,13 +8,10 @@ The tables are those of README.md; `--check` says whether they are.
 import pathlib
 
 from absl import app, flags
-import matplotlib
-
-matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments import study
+from experiments import figures, study
 from experiments.imbalance import analysis, findings, rule_outs
 
 _HERE = pathlib.Path(__file__).parent
@@ -23,14 +20,6 @@ _CHECK = flags.DEFINE_bool(
     'check', False, 'Fail if README.md has other tables.'
 )
 WINDOW = 2  # blocks of steps before and after one, of a learning gain
-# Safe for color blindness (Okabe and Ito).
-_COLORS = '#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9', '#D55E00'
-_STYLE = {
-    'axes.spines.top': False, 'axes.spines.right': False, 'font.size': 9,
-    'svg.hashsalt': 'gradlens', 'svg.fonttype': 'none',
-    'axes.grid': True, 'grid.alpha': 0.25,
-    'figure.constrained_layout.use': True,
-}
 
 
 def _curve(axes, table, column, color, label):
@@ -53,7 +42,7 @@ def draw_figure(found: findings.Found) -> plt.Figure:
   for line, setting in zip(grid, settings, strict=True):
     steps = findings.of(found['steps'], 'figure', setting, 'sequence')
     gains = analysis.paper_gains(steps, WINDOW)
-    for color, (task, own) in zip(_COLORS, steps.groupby('task'), strict=False):
+    for color, (task, own) in figures.colored(steps.groupby('task')):
       _curve(line[0], own, 'norm_sq', color, task)
       _curve(line[1], gains[gains.task == task], 'gain', color, task)
       _curve(line[2], own, 'reward', color, task)
@@ -75,7 +64,7 @@ def draw_confounds(found: findings.Found) -> plt.Figure:
   )
   for axes, setting in zip(grid[0], findings.settings(found), strict=True):
     table = found['fixed'][found['fixed'].setting == setting]
-    for color, (task, own) in zip(_COLORS, table.groupby('task'), strict=False):
+    for color, (task, own) in figures.colored(table.groupby('task')):
       own = own.set_index('kind')
       axes.errorbar(
           own.index, own.norm_sq, color=color, label=task, capsize=2,
@@ -98,7 +87,7 @@ def draw_anatomy(found: findings.Found) -> plt.Figure:
   known = stages[(stages > 0).all(axis=1)]
   logs = np.log10(known / np.exp(np.log(known).mean()))
   left = {True: np.zeros(len(logs)), False: np.zeros(len(logs))}
-  for color, stage in zip(_COLORS, rule_outs.STAGES, strict=False):
+  for color, stage in figures.colored(rule_outs.STAGES):
     for up in (True, False):
       width = logs[stage].where((logs[stage] > 0) == up, 0).to_numpy()
       axes.barh(
@@ -117,14 +106,10 @@ def main(argv: list[str]) -> None:
   del argv
   _, results, folder = study.places(_HERE, _VARIANT.value)
   found = findings.read(results)
-  folder.mkdir(parents=True, exist_ok=True)
-  with plt.rc_context(_STYLE):
-    for name, draw in dict(
-        figure=draw_figure, confounds=draw_confounds, anatomy=draw_anatomy
-    ).items():
-      figure = draw(found)
-      figure.savefig(folder / f'{name}.svg', metadata=dict(Date=None))
-      plt.close(figure)
+  figures.save(
+      folder, found, figure=draw_figure, confounds=draw_confounds,
+      anatomy=draw_anatomy,
+  )
   text = '\n\n'.join(findings.all_tables(found))
   print(text)
   readme = (_HERE / 'README.md').read_text('utf-8')

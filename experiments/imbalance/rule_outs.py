@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import statsmodels.formula.api as smf
 
-from experiments.imbalance.analysis import Estimate
+from experiments.tables import Estimate
 import gradlens as gl
 
 FACTORS = (

@@ -1,0 +1,132 @@
+"""What the comparison found, as the tables of its README.md."""
+
+from collections.abc import Iterator
+import pathlib
+
+import numpy as np
+import pandas as pd
+
+from experiments import scores, tables
+from experiments.tables import Estimate
+
+Found = dict[str, pd.DataFrame]
+BASELINE = 'total'
+
+
+def read(results: pathlib.Path) -> Found:
+  """All tables, by name."""
+  return {path.stem: pd.read_csv(path) for path in results.glob('*.csv')}
+
+
+def best_rates(heldout: pd.DataFrame) -> dict[str, float]:
+  """Of each method, the rate with the best last reward, averaged."""
+  last = heldout[heldout.step == heldout.step.max()]
+  mean = last.groupby(['method', 'rate']).reward.mean().unstack()
+  return {method: float(rate) for method, rate in mean.idxmax(axis=1).items()}
+
+
+def methods(found: Found, part: str) -> list[str]:
+  """Those of a part, in their order."""
+  heldout = found['heldout']
+  return list(heldout[heldout.part == part].method.unique())
+
+
+def last(found: Found, part: str, method: str) -> np.ndarray:
+  """Held-out rewards at the end, `[N, K]`."""
+  return _wide(found, part, method)[-1]
+
+
+def gains(found: Found, part: str, method: str) -> np.ndarray:
+  """Last less first, `[N, K]`."""
+  rewards_ExNxK = _wide(found, part, method)
+  return rewards_ExNxK[-1] - rewards_ExNxK[0]
+
+
+def areas(found: Found, part: str, method: str) -> np.ndarray:
+  """Areas under the curves over their length: mean rewards, `[N, K]`."""
+  rewards_ExNxK = _wide(found, part, method)
+  return (rewards_ExNxK[1:] + rewards_ExNxK[:-1]).mean(0) / 2
+
+
+def _wide(found: Found, part: str, method: str) -> np.ndarray:
+  heldout = found['heldout']
+  own = heldout[(heldout.part == part) & (heldout.method == method)]
+  wide = own.pivot(index=['step', 'seed'], columns='task', values='reward')
+  steps = wide.index.get_level_values('step').nunique()
+  return wide.to_numpy().reshape(steps, -1, wide.shape[1])
+
+
+def core_table(found: Found) -> str:
+  """A row a method."""
+  header = ['method', 'rate', 'last reward', 'less the sum\'s',
+            'interquartile mean', 'worst task', 'area under the curve', 'gain',
+            'better than the sum']
+  rates = found['runs'].set_index(['part', 'method']).rate
+  plain = last(found, 'core', BASELINE)
+  rows = []
+  for method in methods(found, 'core'):
+    own = last(found, 'core', method)
+    rate = np.ravel(rates.loc[('core', method)])[0]
+    other = method != BASELINE
+    rows.append([
+        method, f'{rate:.0e}', scores.estimate(np.mean, own),
+        scores.paired(own.mean(1), plain.mean(1)) if other else '',
+        scores.estimate(scores.iqm, own), scores.estimate(scores.worst, own),
+        scores.estimate(np.mean, areas(found, 'core', method)),
+        scores.estimate(np.mean, gains(found, 'core', method)),
+        scores.estimate(scores.improvement, own, plain) if other else '',
+    ])
+  return tables.markdown(header, rows)
+
+
+def shares_table(found: Found) -> str:
+  """What corrections make of the tasks' shares, and Adam of that.
+
+  The spread of shares over tasks, largest less smallest, averaged over steps.
+  """
+  header = ['method', 'of the gradient', 'after the correction',
+            'after the optimizer']
+  rows = []
+  steps = found['steps'][found['steps'].part == 'core']
+  for method in methods(found, 'core'):
+    own = steps[steps.method == method]
+    row = [method]
+    for column in ('share', 'share_corrected', 'share_optimizer'):
+      means = own.groupby(['seed', 'task'])[column].mean().unstack()
+      spread_N = (means.max(axis=1) - means.min(axis=1)).to_numpy()
+      row.append(scores.paired(spread_N, np.zeros_like(spread_N)))
+    rows.append(row)
+  return tables.markdown(header, rows)
+
+
+def others_table(found: Found) -> str:
+  """Every other method: one seed, so that no interval is known."""
+  header = ['method', 'last reward', 'worst task', 'gain']
+  rows = []
+  for method in methods(found, 'others'):
+    own = last(found, 'others', method)
+    rows.append([
+        method, f'{own.mean():.3f}', f'{scores.worst(own):.3f}',
+        f'{gains(found, "others", method).mean():+.3f}',
+    ])
+  return tables.markdown(header, rows)
+
+
+def all_tables(found: Found) -> Iterator[str]:
+  """In the order of README.md."""
+  yield core_table(found)
+  yield shares_table(found)
+  if methods(found, 'others'):
+    yield others_table(found)
+
+
+def seeds(found: Found) -> int:
+  """Of every method of the core."""
+  return len(last(found, 'core', BASELINE))
+
+
+def differences(found: Found, method: str) -> Estimate:
+  """Average last reward less that of the plain sum, seed by seed."""
+  return scores.paired(
+      last(found, 'core', method).mean(1), last(found, 'core', BASELINE).mean(1)
+  )

@@ -1,0 +1,73 @@
+"""Draws the figures of the comparison, and prints its tables.
+
+    python -m experiments.corrections.plot
+"""
+
+import pathlib
+
+from absl import app, flags
+import matplotlib.pyplot as plt
+import numpy as np
+
+from experiments import figures, scores, study
+from experiments.corrections import findings
+
+_HERE = pathlib.Path(__file__).parent
+_VARIANT = flags.DEFINE_string('variant', 'all', 'That was run.')
+
+
+def draw_scores(found: findings.Found) -> plt.Figure:
+  """Last rewards of every method with intervals: average and worst task."""
+  names = findings.methods(found, 'core')[::-1]
+  figure, grid = plt.subplots(1, 2, figsize=(9, 0.3 * len(names) + 1),
+                              sharey=True)
+  for axes, statistic, title in (
+      (grid[0], np.mean, 'average over tasks'),
+      (grid[1], scores.worst, 'worst task'),
+  ):
+    for y, name in enumerate(names):
+      value, low, high = scores.estimate(
+          statistic, findings.last(found, 'core', name)
+      )
+      plain = name == findings.BASELINE
+      axes.plot([low, high], [y, y], linewidth=3,
+                color=figures.COLORS[1 if plain else 0])
+      axes.plot(value, y, 'k|', markersize=10)
+    axes.set_title(f'last held-out reward, {title}')
+    axes.set_yticks(range(len(names)), names)
+  return figure
+
+
+def draw_profiles(found: findings.Found) -> plt.Figure:
+  """Shares of runs and tasks with a gain above each number."""
+  figure, axes = plt.subplots(figsize=(6, 4))
+  names = findings.methods(found, 'core')
+  everything = np.concatenate(
+      [findings.gains(found, 'core', name).ravel() for name in names]
+  )
+  at_T = np.linspace(everything.min() - 0.01, everything.max() + 0.01, 101)
+  styles = [
+      (color, line) for line in ('-', '--') for color in figures.COLORS
+  ]
+  for (color, line), name in zip(styles, names, strict=False):
+    axes.plot(
+        at_T, scores.profile(findings.gains(found, 'core', name), at_T),
+        color=color, linestyle=line, label=name, linewidth=1.2,
+    )
+  axes.set_xlabel('gain in held-out reward')
+  axes.set_ylabel('share of runs and tasks above it')
+  axes.legend(frameon=False, fontsize=7, ncols=2)
+  return figure
+
+
+def main(argv: list[str]) -> None:
+  """Figures, then tables."""
+  del argv
+  _, results, folder = study.places(_HERE, _VARIANT.value)
+  found = findings.read(results)
+  figures.save(folder, found, scores=draw_scores, profiles=draw_profiles)
+  print('\n\n'.join(findings.all_tables(found)))
+
+
+if __name__ == '__main__':
+  app.run(main)
