@@ -42,8 +42,26 @@ class Interval(NamedTuple):
   high: np.ndarray
 
 
+class Rows(NamedTuple):
+  """Gradients of all splits of all tasks.
+
+  Attributes:
+    names: of the tasks.
+    rows_RxP: task-major gradients, each to be multiplied by its scale.
+    scale_R: that makes them contributions to the loss.
+    shares_K: each task's share of the weight of the loss.
+    rewards_SxK: mean rewards of every split.
+  """
+
+  names: list[str]
+  rows_RxP: Any
+  scale_R: np.ndarray
+  shares_K: np.ndarray
+  rewards_SxK: np.ndarray
+
+
 class Grams(NamedTuple):
-  """Gradients of all splits of all tasks, as their inner products.
+  """The inner products of `Rows`.
 
   Attributes:
     names: of the tasks.
@@ -81,9 +99,9 @@ class Measurement(NamedTuple):
   layer_shares: dict[str, np.ndarray]
 
 
-def decompose(
+def sample_rows(
     config: ml_collections.ConfigDict, *, num_prompts: int, num_splits: int
-) -> Grams:
+) -> Rows:
   """Samples completions and decomposes their gradient; changes nothing.
 
   Args:
@@ -127,24 +145,32 @@ def decompose(
   scale_R = 1 / losses.denominators(
       counts_KxS, normalize=config.loss.normalize
   ).reshape(-1)
-  grams = hosts.whole(
-      jax.jit(lambda rows: gl.gram_blocks(rows, models.blocks))(rows_RxP)
+  shares_K = losses.task_shares(counts_KxS, normalize=config.loss.normalize)
+  return Rows(
+      run.names, rows_RxP, np.asarray(scale_R, np.float64),
+      np.asarray(shares_K), rewards_SxK,
   )
-  scale_RxR = np.outer(scale_R, scale_R).astype(np.float64)
+
+
+def inner_products(rows: Rows) -> Grams:
+  """Block by block."""
+  grams = hosts.whole(
+      jax.jit(lambda rows: gl.gram_blocks(rows, models.blocks))(rows.rows_RxP)
+  )
+  scale_RxR = np.outer(rows.scale_R, rows.scale_R)
   blocks = {
       name: gram * scale_RxR for name, gram in metrics.layers(grams).items()
   }
-  shares_K = losses.task_shares(counts_KxS, normalize=config.loss.normalize)
-  return Grams(run.names, blocks, np.asarray(shares_K), rewards_SxK)
+  return Grams(rows.names, blocks, rows.shares_K, rows.rewards_SxK)
 
 
 def measure(
     config: ml_collections.ConfigDict, *, num_prompts: int, num_splits: int
 ) -> Measurement:
-  """What `decompose` finds, as estimates."""
-  return estimate(
-      decompose(config, num_prompts=num_prompts, num_splits=num_splits)
-  )
+  """What `sample_rows` finds, as estimates."""
+  return estimate(inner_products(
+      sample_rows(config, num_prompts=num_prompts, num_splits=num_splits)
+  ))
 
 
 def _accumulate(

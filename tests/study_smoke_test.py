@@ -77,5 +77,37 @@ class CorrectionsTest(absltest.TestCase):
       self.assertIn('mgs', (folder / 'figures' / f'{name}.svg').read_text())
 
 
+class EstimatorsTest(absltest.TestCase):
+
+  def test_smoke(self):
+    folder = ROOT / 'runs' / 'estimators-smoke'
+    shutil.rmtree(folder, ignore_errors=True)
+    study('experiments.estimators.run', '--variant=smoke')
+    results = {
+        path.stem: pd.read_csv(path)
+        for path in (folder / 'results').glob('*.csv')
+    }
+    # Four estimators of 3 steps and 4 tasks.
+    self.assertLen(results['steps'], 4 * 3 * 4)
+    naive = results['steps'].query('estimator == "naive"').norm_sq
+    self.assertTrue((naive >= 0).all())
+    self.assertGreater(naive.max(), 0)
+    blocks = results['blocks']
+    self.assertLen(blocks.block.unique(), 6)
+    # The blocks' squared norms add up.
+    whole = blocks.groupby('task')[['norm_sq', 'whole']].agg(
+        dict(norm_sq='sum', whole='first')
+    )
+    self.assertGreater(whole.whole.abs().max(), 0)
+    self.assertLess(
+        (whole.norm_sq - whole.whole).abs().max(),
+        1e-3 * whole.whole.abs().max(),
+    )
+    tables = study('experiments.estimators.plot', '--variant=smoke')
+    self.assertIn('| layers.03 |', tables)
+    figure = (folder / 'figures' / 'estimates.svg').read_text()
+    self.assertIn('palindrome', figure)
+
+
 if __name__ == '__main__':
   absltest.main()

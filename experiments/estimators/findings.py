@@ -1,0 +1,89 @@
+"""What the study of estimators found, as the tables of its README.md."""
+
+from collections.abc import Iterator
+import pathlib
+
+import pandas as pd
+
+from experiments import tables
+from experiments.tables import Estimate
+import gradlens as gl
+
+Found = dict[str, pd.DataFrame]
+
+
+def read(results: pathlib.Path) -> Found:
+  """All tables, by name."""
+  return {path.stem: pd.read_csv(path) for path in results.glob('*.csv')}
+
+
+def estimators_table(found: Found) -> str:
+  """Bias and spread of each estimator, in units of the true squared norm."""
+  true = found['truth'].set_index('task')
+  header = ['task', 'squared norm, in 1e-3', 'estimator', 'mean, of the truth',
+            'standard deviation, of the truth', 'below 0']
+  rows = []
+  for task, own in found['steps'].groupby('task', sort=False):
+    value = true.norm_sq[task]
+    bounds = (1e3 * true.loc[task, name] for name in ('norm_sq', 'low', 'high'))
+    first = [task, Estimate(*bounds)]
+    for name, values in own.groupby('estimator', sort=False):
+      # What an average over steps settles at comes after its start.
+      settled = values[values.step >= len(values) // 2]
+      kept = (settled if name == 'ema' else values).norm_sq
+      rows.append([
+          *first, name, f'{kept.mean() / value:.3g}',
+          f'{kept.std() / abs(value):.3g}', f'{(kept < 0).mean():.0%}',
+      ])
+      first = ['', '']
+  return tables.markdown(header, rows)
+
+
+def ratios_table(found: Found) -> str:
+  """The largest ratio between tasks by four readings."""
+  names = dict(
+      truth='all pairs of rows',
+      of_steps='mean of every step\'s largest, naive',
+      averaged='ratio of averages, unbiased',
+      apart='chosen in one half of the steps, measured in the other',
+  )
+  row = found['ratios'].iloc[0]
+  return tables.markdown(
+      ['reading', 'largest ratio'],
+      [[text, f'{row[name]:.3g}'] for name, text in names.items()],
+  )
+
+
+def sketches_table(found: Found) -> str:
+  """Errors of sketches of every size, and their bound."""
+  header = ['size', *found['sketches'].task.unique(), 'sqrt(2 / size)']
+  rows = [
+      [size, *(f'{error:.1%}' for error in own.error),
+       f'{(2 / size) ** 0.5:.1%}']
+      for size, own in found['sketches'].groupby('size')
+  ]
+  return tables.markdown(header, rows)
+
+
+def blocks_table(found: Found) -> str:
+  """How well each block ranks tasks, and its share of their norms."""
+  header = ['block', 'share of all tasks\' squared norms',
+            'rank correlation with the whole']
+  whole = found['blocks'].drop_duplicates('task').whole.sum()
+  rows = []
+  for block, own in found['blocks'].groupby('block', sort=False):
+    bounds = gl.jackknife(
+        gl.rank_correlation, own.norm_sq.to_numpy(), own.whole.to_numpy()
+    )
+    rows.append([
+        block, f'{own.norm_sq.sum() / whole:.0%}', Estimate(*map(float, bounds))
+    ])
+  return tables.markdown(header, rows)
+
+
+def all_tables(found: Found) -> Iterator[str]:
+  """In the order of README.md."""
+  yield estimators_table(found)
+  yield ratios_table(found)
+  yield sketches_table(found)
+  yield blocks_table(found)
