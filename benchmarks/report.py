@@ -19,7 +19,7 @@ import time
 from absl import app, flags
 import numpy as np
 
-from gradlens import claim, evaluation, metrics, report
+from gradlens import claim, evaluation, journal, report
 from gradlens.configs import toy
 
 _RUNS = flags.DEFINE_integer('runs', 10, 'How many runs are compared.')
@@ -82,7 +82,7 @@ def write_run(
   claim.claim(workdir, config)
   rng = np.random.default_rng([seed, len(correction)])
   tasks = list(config['tasks'])
-  writer = metrics.HistoryWriter(workdir)
+  writer = journal.HistoryWriter(workdir)
   for step, scalars in enumerate(_scalars(tasks, steps, layers, rng), start=1):
     writer.write_scalars(step, scalars)
     if step % _EVERY == 0 or step == steps:

@@ -186,15 +186,19 @@ def sampled_by_hand():
       jnp.asarray(rng.integers(2, size=(k, b, g, c)) > 0),
       jnp.asarray(rng.normal(size=(k, b, g, c)), jnp.float32),
       rng.uniform(size=(k, b, g)).astype(np.float32),
+      rng.uniform(size=(k, b, g, 2)).astype(np.float32),
   )
   drawn = experience.Drawn(
       rng.uniform(size=(k, b, g)).astype(np.float32),
       rng.integers(9, size=(k, b, g)), rng.integers(2, size=(k, b, g)) > 0,
+      rng.uniform(size=(k, b, g, 2)).astype(np.float32),
+      rng.integers(2, size=(k, b)) > 0,
   )
   return experience.Sampled(
       batch, rng.integers(2, size=(k, b)) > 0, drawn,
-      rng.integers(9, size=(k, b, g)), *rng.integers(9, size=(4, k)),
-      dict(rollout=0.1, verify=1 / 3),
+      rng.integers(9, size=(k, b, g)), rng.integers(2, size=(k, b)) > 0,
+      *rng.integers(9, size=(2, k)), rng.uniform(size=k),
+      *rng.integers(9, size=(2, k)), dict(rollout=0.1, verify=1 / 3),
   )
 
 

@@ -6,7 +6,7 @@ import threading
 from absl.testing import absltest, parameterized
 from known_run import Page, ReportCase, write_run
 
-from gradlens import metrics
+from gradlens import journal
 from gradlens.report import serve
 
 
@@ -92,7 +92,7 @@ class ServeTest(ReportCase):
     self.assertEqual(self.ask('/version')[1], known)
     self.assertIn(f'data-live="{known.decode()}"'.encode(), page)
     self.assertNotIn(b'\nrun,41,', self.ask('/report_steps.csv')[1])
-    writer = metrics.HistoryWriter(self.workdir)
+    writer = journal.HistoryWriter(self.workdir)
     writer.write_scalars(41, {'reward/a': 0.25})
     writer.close()
     self.assertNotEqual(self.ask('/version')[1], known)
