@@ -88,6 +88,7 @@ class Browser:
   def found(self, url):
     """What the page that was opened last has done so far."""
     found = []
+    url = url.partition('#')[0]  # the rest is not asked for
     for event in self.events:
       params = event.get('params', {})
       match event.get('method'):
