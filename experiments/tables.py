@@ -30,6 +30,8 @@ METRICS = dict(
 )
 _DIGITS = '%.6g'
 
+Found = dict[str, pd.DataFrame]  # tables of a study, by name
+
 
 class Estimate(NamedTuple):
   """A number with its 95% interval, as tables have it."""
@@ -103,6 +105,11 @@ def provenance(
           cpu_seconds=round(outcomes[arm.name].cpu_seconds),
       ) for arm in arms
   ])
+
+
+def read(results: pathlib.Path) -> Found:
+  """All tables of a study, by name."""
+  return {path.stem: pd.read_csv(path) for path in results.glob('*.csv')}
 
 
 def write(table: pd.DataFrame, path: pathlib.Path) -> None:

@@ -1,21 +1,14 @@
 """What the comparison found, as the tables of its README.md."""
 
 from collections.abc import Iterator
-import pathlib
 
 import numpy as np
 import pandas as pd
 
 from experiments import scores, tables
-from experiments.tables import Estimate
+from experiments.tables import Estimate, Found
 
-Found = dict[str, pd.DataFrame]
 BASELINE = 'total'
-
-
-def read(results: pathlib.Path) -> Found:
-  """All tables, by name."""
-  return {path.stem: pd.read_csv(path) for path in results.glob('*.csv')}
 
 
 def best_rates(heldout: pd.DataFrame) -> dict[str, float]:

@@ -9,14 +9,14 @@ from absl import app, flags
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments import figures, scores, study
+from experiments import figures, scores, study, tables
 from experiments.corrections import findings
 
 _HERE = pathlib.Path(__file__).parent
 _VARIANT = flags.DEFINE_string('variant', 'all', 'That was run.')
 
 
-def draw_scores(found: findings.Found) -> plt.Figure:
+def draw_scores(found: tables.Found) -> plt.Figure:
   """Last rewards of every method with intervals: average and worst task."""
   names = findings.methods(found, 'core')[::-1]
   figure, grid = plt.subplots(1, 2, figsize=(9, 0.3 * len(names) + 1),
@@ -38,7 +38,7 @@ def draw_scores(found: findings.Found) -> plt.Figure:
   return figure
 
 
-def draw_profiles(found: findings.Found) -> plt.Figure:
+def draw_profiles(found: tables.Found) -> plt.Figure:
   """Shares of runs and tasks with a gain above each number."""
   figure, axes = plt.subplots(figsize=(6, 4))
   names = findings.methods(found, 'core')
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
   """Figures, then tables."""
   del argv
   _, results, folder = study.places(_HERE, _VARIANT.value)
-  found = findings.read(results)
+  found = tables.read(results)
   figures.save(folder, found, scores=draw_scores, profiles=draw_profiles)
   print('\n\n'.join(findings.all_tables(found)))
 

@@ -1,20 +1,10 @@
 """What the study of estimators found, as the tables of its README.md."""
 
 from collections.abc import Iterator
-import pathlib
-
-import pandas as pd
 
 from experiments import tables
-from experiments.tables import Estimate
+from experiments.tables import Estimate, Found
 import gradlens as gl
-
-Found = dict[str, pd.DataFrame]
-
-
-def read(results: pathlib.Path) -> Found:
-  """All tables, by name."""
-  return {path.stem: pd.read_csv(path) for path in results.glob('*.csv')}
 
 
 def estimators_table(found: Found) -> str:

@@ -8,14 +8,14 @@ import pathlib
 from absl import app, flags
 import matplotlib.pyplot as plt
 
-from experiments import figures, study
+from experiments import figures, study, tables
 from experiments.estimators import findings
 
 _HERE = pathlib.Path(__file__).parent
 _VARIANT = flags.DEFINE_string('variant', 'all', 'That was run.')
 
 
-def draw_estimates(found: findings.Found) -> plt.Figure:
+def draw_estimates(found: tables.Found) -> plt.Figure:
   """Every step's estimates of one and the same squared norm."""
   steps, true = found['steps'], found['truth'].set_index('task')
   names = list(steps.task.unique())
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
   """The figure, then tables."""
   del argv
   _, results, folder = study.places(_HERE, _VARIANT.value)
-  found = findings.read(results)
+  found = tables.read(results)
   figures.save(folder, found, estimates=draw_estimates)
   print('\n\n'.join(findings.all_tables(found)))
 

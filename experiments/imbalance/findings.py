@@ -1,20 +1,13 @@
 """What the study found, as the tables of its README.md."""
 
 from collections.abc import Iterator
-import pathlib
 
 import numpy as np
 import pandas as pd
 
 from experiments import tables
 from experiments.imbalance import analysis, rule_outs
-
-Found = dict[str, pd.DataFrame]
-
-
-def read(results: pathlib.Path) -> Found:
-  """All tables, by name."""
-  return {path.stem: pd.read_csv(path) for path in results.glob('*.csv')}
+from experiments.tables import Found
 
 
 def settings(found: Found) -> list[str]:

@@ -11,7 +11,7 @@ from absl import app, flags
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments import figures, study
+from experiments import figures, study, tables
 from experiments.imbalance import analysis, findings, rule_outs
 
 _HERE = pathlib.Path(__file__).parent
@@ -31,7 +31,7 @@ def _curve(axes, table, column, color, label):
                     linewidth=0)
 
 
-def draw_figure(found: findings.Found) -> plt.Figure:
+def draw_figure(found: tables.Found) -> plt.Figure:
   """Squared norms, learning gains and rewards, as in the paper's figure 1."""
   settings = findings.settings(found)
   figure, grid = plt.subplots(
@@ -57,7 +57,7 @@ def draw_figure(found: findings.Found) -> plt.Figure:
   return figure
 
 
-def draw_confounds(found: findings.Found) -> plt.Figure:
+def draw_confounds(found: tables.Found) -> plt.Figure:
   """Norms of the first policy's gradients under every normalization."""
   figure, grid = plt.subplots(
       1, len(findings.settings(found)), figsize=(9, 3), squeeze=False
@@ -79,7 +79,7 @@ def draw_confounds(found: findings.Found) -> plt.Figure:
   return figure
 
 
-def draw_anatomy(found: findings.Found) -> plt.Figure:
+def draw_anatomy(found: tables.Found) -> plt.Figure:
   """Every task's stages, from its tokens to its squared norm."""
   stages = found['stages'].groupby('task')[list(rule_outs.STAGES)].mean()
   stages = stages.loc[stages.prod(axis=1).sort_values().index]
@@ -105,7 +105,7 @@ def main(argv: list[str]) -> None:
   """Figures, then tables."""
   del argv
   _, results, folder = study.places(_HERE, _VARIANT.value)
-  found = findings.read(results)
+  found = tables.read(results)
   figures.save(
       folder, found, figure=draw_figure, confounds=draw_confounds,
       anatomy=draw_anatomy,
