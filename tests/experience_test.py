@@ -234,7 +234,7 @@ class SamplerTest(ExperienceTestCase):
     answer = experience.sampled(
         sampler, text.prompt_encoder(_TOKENIZER), _TOKENIZER, scorer,
         num_completions=G, max_prompt_tokens=T, max_new_tokens=C,
-        stop_tokens=(_STOP,),
+        stop_tokens=(_STOP,), num_rewards=1, equal=degenerate.equal_rewards,
     )
     asked = [(_NAMES[0], record) for record in _RECORDS[0]]
     given = jax.tree.map(jax.numpy.copy, params)

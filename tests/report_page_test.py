@@ -326,7 +326,11 @@ class CommandTest(ReportCase):
     return subprocess.Popen(
         [sys.executable, '-m', 'gradlens.report', f'--workdir={self.workdir}',
          *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=os.environ | {'JAX_PLATFORMS': 'cpu'})
+        env=os.environ | {'JAX_PLATFORMS': 'cpu'},
+        # What runs in the background of a script is deaf to it, and so would
+        # be its children.
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.default_int_handler))
 
   def command(self):
     process = self.start()
