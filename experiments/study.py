@@ -15,7 +15,7 @@ import subprocess
 import sys
 from typing import Any, NamedTuple
 
-_ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 class Places(NamedTuple):
@@ -35,9 +35,9 @@ class Places(NamedTuple):
 def places(here: pathlib.Path, variant: str) -> Places:
   """Of the study in the folder `here`: only the whole of it has results."""
   if variant == 'all':
-    runs = _ROOT / 'runs' / here.name
+    runs = ROOT / 'runs' / here.name
     return Places(runs, here / 'results', here / 'figures')
-  runs = _ROOT / 'runs' / f'{here.name}-{variant}'
+  runs = ROOT / 'runs' / f'{here.name}-{variant}'
   return Places(runs, runs / 'results', runs / 'figures')
 
 
@@ -161,13 +161,13 @@ def _execute(
 ) -> Outcome:
   environ = os.environ | dict(
       JAX_COMPILATION_CACHE_DIR=str(folder / 'compiled'),
-      PYTHONPATH=str(_ROOT),
+      PYTHONPATH=str(ROOT),
   )
   commit = _commit()
   log = folder / f'{arm.name}.log'
   with log.open('a') as errors:
     process = subprocess.Popen(
-        ['taskset', '-c', str(core), sys.executable, *command], cwd=_ROOT,
+        ['taskset', '-c', str(core), sys.executable, *command], cwd=ROOT,
         env=environ, text=True, stdout=subprocess.PIPE, stderr=errors,
     )
     begun.add(process)
@@ -197,7 +197,7 @@ def _hash(arm: Arm, folder: pathlib.Path, command: list[str]) -> str:
 def _commit() -> str:
   def git(*args):
     return subprocess.run(
-        ['git', *args], cwd=_ROOT, check=True, capture_output=True, text=True
+        ['git', *args], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout.strip()
 
   changed = git('status', '--porcelain', '--untracked-files=no')

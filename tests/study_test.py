@@ -1,13 +1,14 @@
 """Studies: arms run once each, on a core each, and go on where they were."""
 
+import importlib
 import pathlib
 
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 import numpy as np
 import pandas as pd
 import scipy.stats
 
-from experiments import study
+from experiments import study, tables
 from experiments.imbalance import analysis, rule_outs
 
 
@@ -198,6 +199,19 @@ class RuleOutsTest(absltest.TestCase):
       )
     np.testing.assert_allclose(sum(e.value for e in found.values()), 1)
     self.assertBetween(0.8, found['token'].low, found['token'].high)
+
+
+class ReadmeTest(parameterized.TestCase):
+
+  @parameterized.parameters('estimators')
+  def test_tables_are_those_of_the_results(self, name):
+    here = pathlib.Path(study.__file__).parent / name
+    findings = importlib.import_module(f'experiments.{name}.findings')
+    readme = (here / 'README.md').read_text('utf-8')
+    found = list(findings.all_tables(tables.read(here / 'results')))
+    self.assertNotEmpty(found)
+    for table in found:
+      self.assertIn(table, readme)
 
 
 if __name__ == '__main__':

@@ -29,7 +29,8 @@ def arms(folder: pathlib.Path, smoke: bool) -> list[study.Arm]:
       study.Arm(
           dict(part='rows'), 'experiments.estimators.measure',
           f'{_CONFIG}:gcd+palindrome+spell+sums{keys}',
-          (f'--rows={folder / "rows.npz"}', f'--steps={steps}'),
+          (f'--rows={folder.relative_to(study.ROOT) / "rows.npz"}',
+           f'--steps={steps}'),
       ),
       study.Arm(
           dict(part='blocks'), 'gradlens.measure', f'{_CONFIG}:seed=0{keys}',
