@@ -212,9 +212,10 @@ class TrainTest(absltest.TestCase):
       places.clear()
       shutil.rmtree(self.new / 'checkpoints' / '2')
       train.train(config, self.new)
-    # Evaluations at 0, 1 and 2, and two steps; the second one once more.
-    self.assertLen(first, 5)
-    self.assertEqual(places, first[-2:])
+    # Evaluations at 0, 1 and 2, each with what is shown of both tasks, and two
+    # steps; the second step and its evaluation once more.
+    self.assertLen(first, 3 * (1 + 2) + 2)
+    self.assertEqual(places, first[-4:])
     everywhere = [place for batch in first for place in batch]
     self.assertLen(set(everywhere), len(everywhere))
 
