@@ -30,7 +30,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.rollout.max_prompt_tokens = 8
   c.rollout.max_new_tokens = 8
   # A busy machine must not change a reward.
-  c.verifier.wall_seconds = 300.0
+  c.verifier.update(cpu_seconds=60.0, wall_seconds=300.0)
   c.optimizer.warmup_steps = 1
   c.evaluate.update(every=2, num_completions=1, batch_size=256)
   c.checkpoint.every = 2
