@@ -87,7 +87,7 @@ class AnatomyTest(absltest.TestCase):
     # All four multiply to it. Tokens that are orthogonal and of length 1 leave
     # 1 / length of themselves in their mean: lengths are 1, 2 and 4.
     product = np.prod([stages[s] for s in ('token', 'response', 'group',
-                                           'task')])
+                                           'mean')])
     np.testing.assert_allclose(product, stages['norm_sq'])
     np.testing.assert_allclose(stages['token'], 1)
     np.testing.assert_allclose(stages['response'], np.mean([1, 1 / 2, 1 / 4]))

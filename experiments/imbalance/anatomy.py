@@ -1,7 +1,5 @@
 """The anatomy of a squared norm, from a token to a task, at fixed parameters.
 
-    python -m experiments.imbalance.anatomy --config=experiments/zoo/config.py
-
 With g the gradient of a task's own loss, four numbers multiply to its squared
 norm, the unbiased one:
 
@@ -11,20 +9,17 @@ norm, the unbiased one:
                 cancel, or do not
     group       what is left of that in the mean of a prompt's completions,
                 each times its advantage
-    task        what is left of that in the mean over prompts: their coherence
+    mean        what is left of that in the mean over prompts: their coherence
 
-so that the logarithms of the ratios between tasks add up. Printed is one line
-of JSON: these of every task, and what is known of each prompt.
+so that the logarithms of the ratios between tasks add up.
 """
 
 from collections.abc import Callable
-import json
+import math
 from typing import Any
 
-from absl import app, flags
 import jax
 import jax.numpy as jnp
-from ml_collections import config_flags
 import numpy as np
 
 import gradlens as gl
@@ -41,12 +36,6 @@ from gradlens.blocks import whole_gram
 from gradlens.experience import Batch
 from gradlens.mixture import Mixture
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'Of a run.')
-_BATCHES = flags.DEFINE_integer('batches', 8, 'Of prompts_per_task prompts.')
-_TOKEN_PROMPTS = flags.DEFINE_integer(
-    'token_prompts', 8, 'Prompts of a batch whose first completion is taken'
-    ' apart into tokens.',
-)
 CHOSEN = 'chosen'  # 1 at the tokens whose scores are a row
 
 
@@ -110,6 +99,11 @@ def token_rows(batch_B: Batch) -> rows.Row:
   )
 
 
+def _ratio(part: float, whole: float) -> float:
+  """NaN where there was nothing: no completion of a task was any better."""
+  return float(part / whole) if whole else math.nan
+
+
 def _mean_product(gram_RxR: np.ndarray) -> float:
   """Over pairs of different rows."""
   n = len(gram_RxR)
@@ -150,11 +144,11 @@ class Task:
     response, group = np.mean(self.responses), np.mean(
         [prompt['norm_sq'] for prompt in self.prompts]
     )
-    task = np.mean(self.products)
+    whole = np.mean(self.products)
     return dict(
-        token=float(token), response=float(response / token),
-        group=float(group / response), task=float(task / group),
-        norm_sq=float(task),
+        token=float(token), response=_ratio(response, token),
+        group=_ratio(group, response), mean=_ratio(whole, group),
+        norm_sq=float(whole),
     )
 
 
@@ -205,18 +199,3 @@ def _facts(batch_B: Batch, weights_BxG: jax.Array) -> dict[str, np.ndarray]:
       surprise=surprise / tokens_B,
       tokens=tokens_B,
   )
-
-
-def main(argv: list[str]) -> None:
-  """Measures, and prints."""
-  del argv
-  found = measure(_CONFIG.value, _BATCHES.value, _TOKEN_PROMPTS.value)
-  print(json.dumps({
-      name: dict(stages=task.stages(), prompts=task.prompts)
-      for name, task in found.items()
-  }))
-
-
-if __name__ == '__main__':
-  flags.mark_flags_as_required(['config'])
-  app.run(main)

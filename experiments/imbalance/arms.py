@@ -71,7 +71,7 @@ def anatomy(seeds: int, keys: list[str], flags: tuple[str, ...]) -> list[Arm]:
   return [
       Arm(
           dict(part='anatomy', setting='zoo', kind='first', seed=seed),
-          'experiments.imbalance.anatomy',
+          'experiments.imbalance.measure',
           ','.join([f'{CONFIG}:seed={seed}', *keys]), flags,
       ) for seed in range(seeds)
   ]

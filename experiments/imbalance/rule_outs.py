@@ -16,7 +16,7 @@ import gradlens as gl
 FACTORS = (
     'reward', 'abs_advantage', 'prompt_length', 'length', 'surprise', 'tokens'
 )
-STAGES = 'token', 'response', 'group', 'task'
+STAGES = 'token', 'response', 'group', 'mean'
 # Prompts of which some completions are right and some are wrong.
 MATCHED = 0.25, 0.75
 
