@@ -26,6 +26,7 @@ class AnatomyTest(absltest.TestCase):
         draw.integers(97, 123, (b, g, c), dtype=np.int32),
         np.arange(c) < length, np.full((b, g, c), -3.0, np.float32),
         draw.random((b, g), dtype=np.float32),
+        draw.random((b, g, 1), dtype=np.float32),
     )))
     self.weights = draw.normal(size=(b, g)).astype(np.float32)
 

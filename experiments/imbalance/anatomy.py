@@ -87,7 +87,7 @@ def token_rows(batch_B: Batch) -> rows.Row:
   first = batch_B._replace(**{
       name: getattr(batch_B, name)[:, :1]
       for name in ('tokens_KxBxGxC', 'mask_KxBxGxC', 'logprobs_KxBxGxC',
-                   'rewards_KxBxG')
+                   'rewards_KxBxG', 'parts_KxBxGxM')
   })
   b, _, c = first.tokens_KxBxGxC.shape
   repeated = jax.tree.map(
