@@ -79,7 +79,9 @@ def paper_gains(steps: pd.DataFrame, window: int) -> pd.DataFrame:
           gain=reward_T[t + 1:t + 1 + window].mean()
           - reward_T[t - window:t].mean(),
       ))
-  return pd.DataFrame(rows, columns=['seed', 'task', 'step', 'gain'])
+  table = pd.DataFrame(rows, columns=['seed', 'task', 'step', 'gain'])
+  # Of a short run there are none, and no numbers to tell the types by.
+  return table.astype(dict(step=float, gain=float))
 
 
 def spread(ratio_of: dict[str, Estimate]) -> tuple[str, Estimate]:

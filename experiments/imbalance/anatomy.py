@@ -197,5 +197,4 @@ def _facts(batch_B: Batch, weights_BxG: jax.Array) -> dict[str, np.ndarray]:
       prompt_length=np.asarray(batch_B.prompt_mask_KxBxT).sum(1),
       length=mask_BxGxC.sum(2).mean(1),
       surprise=surprise / tokens_B,
-      tokens=tokens_B,
   )

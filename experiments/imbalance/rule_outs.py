@@ -13,9 +13,8 @@ import statsmodels.formula.api as smf
 from experiments.tables import Estimate
 import gradlens as gl
 
-FACTORS = (
-    'reward', 'abs_advantage', 'prompt_length', 'length', 'surprise', 'tokens'
-)
+# All prompts have as many completions: their tokens are their mean length.
+FACTORS = 'reward', 'abs_advantage', 'prompt_length', 'length', 'surprise'
 STAGES = 'token', 'response', 'group', 'mean'
 # Prompts of which some completions are right and some are wrong.
 MATCHED = 0.25, 0.75
