@@ -33,13 +33,7 @@ with command.imports('train'):
       text,
   )
   from gradlens.report import tables
-
-class Interval(NamedTuple):
-  """An estimate with its 95% interval."""
-
-  value: float
-  low: float
-  high: float
+  from gradlens.report.summary import Estimate
 
 
 class Row(NamedTuple):
@@ -52,8 +46,8 @@ class Row(NamedTuple):
   """
 
   prompts: int
-  reward: Interval
-  passes: dict[int, Interval]
+  reward: Estimate
+  passes: dict[int, Estimate]
 
 
 def evaluate(
@@ -98,10 +92,10 @@ def evaluate(
 
 def _row(rewards_NxG: np.ndarray, ks: Sequence[int], passes_from: float) -> Row:
   means_N = rewards_NxG.mean(axis=1, dtype=np.float64)
-  reward = Interval(*map(float, gl.jackknife(np.mean, means_N)))
+  reward = Estimate(*map(float, gl.jackknife(np.mean, means_N)))
   passed_NxG = rewards_NxG >= passes_from
   return Row(len(means_N), reward, {
-      k: Interval(*passing.pass_rate(passed_NxG, k)) for k in ks
+      k: Estimate(*passing.pass_rate(passed_NxG, k)) for k in ks
   })
 
 

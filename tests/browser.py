@@ -3,6 +3,7 @@
 import json
 import os
 import select
+import shutil
 import subprocess
 import sys
 import time
@@ -110,3 +111,16 @@ class Browser:
     self._process.wait(20)
     os.close(self._write)
     os.close(self._read)
+
+
+def start(test, profile):
+  """A browser for a test, which is skipped without one, but not in CI."""
+  program = shutil.which('chromium') or shutil.which('google-chrome')
+  if program is None:
+    missing = 'needs chromium or google-chrome on the path'
+    if os.environ.get('CI') == 'true':
+      test.fail(missing)
+    test.skipTest(missing)
+  browser = Browser(program, profile)
+  test.addCleanup(browser.close)
+  return browser

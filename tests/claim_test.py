@@ -85,7 +85,9 @@ class ClaimTest(parameterized.TestCase):
   def test_tuples_are_lists_once_written(self):
     config = dict(CONFIG, correction=dict(kwargs=dict(weights=(1.0, 2.0))))
     claim.claim(self.workdir, config)
-    claim.claim(self.workdir, config)
+    claim.claim(self.workdir, config)  # which is no other config
+    written = claim.read_config(self.workdir)
+    self.assertEqual(written['correction']['kwargs']['weights'], [1.0, 2.0])
 
   def test_an_empty_folder_is_taken(self):
     self.workdir.mkdir(parents=True)

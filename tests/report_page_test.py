@@ -4,7 +4,6 @@ import base64
 import os
 import pathlib
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import threading
 import urllib.request
 
 from absl.testing import absltest, parameterized
-from browser import Browser
+import browser
 from known_run import Page, ReportCase, write_run
 import pytest
 
@@ -57,14 +56,7 @@ class BrowserTest(ReportCase):
 
   def setUp(self):
     super().setUp()
-    program = shutil.which('chromium') or shutil.which('google-chrome')
-    if program is None:
-      missing = 'needs chromium or google-chrome on the path'
-      if os.environ.get('CI') == 'true':
-        self.fail(missing)
-      self.skipTest(missing)
-    self.browser = Browser(program, self.workdir.parent / 'profile')
-    self.addCleanup(self.browser.close)
+    self.browser = browser.start(self, self.workdir.parent / 'profile')
 
   def open(self, *workdirs, scheme='light', width=1440, **kwargs):
     """Writes and opens the page; it must find nothing to complain about."""

@@ -7,7 +7,6 @@ import importlib.util
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,7 +14,7 @@ import threading
 from unittest import mock
 
 from absl.testing import absltest, parameterized
-from browser import Browser
+import browser
 from pages import ROOT
 import pytest
 
@@ -112,20 +111,13 @@ class BrowserTest(absltest.TestCase):
 
   def setUp(self):
     super().setUp()
-    program = shutil.which('chromium') or shutil.which('google-chrome')
-    if program is None:
-      missing = 'needs chromium or google-chrome on the path'
-      if os.environ.get('CI') == 'true':
-        self.fail(missing)
-      self.skipTest(missing)
     server = http.server.ThreadingHTTPServer(
         ('127.0.0.1', 0), functools.partial(Quiet, directory=built()))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     self.addCleanup(server.server_close)
     self.addCleanup(server.shutdown)
     self.address = f'http://127.0.0.1:{server.server_port}/'
-    self.browser = Browser(program, self.create_tempdir().full_path)
-    self.addCleanup(self.browser.close)
+    self.browser = browser.start(self, self.create_tempdir().full_path)
 
   def problems(self, page):
     """All but what the page asks of its own site."""
