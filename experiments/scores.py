@@ -14,8 +14,9 @@ from collections.abc import Callable
 import numpy as np
 import scipy.stats
 
-from experiments.tables import Estimate
+from experiments import tables
 import gradlens as gl
+from gradlens.report.summary import Estimate
 
 _REPEATS = 2000
 
@@ -65,9 +66,9 @@ def estimate(
     statistic: Callable[..., float], *scores: np.ndarray
 ) -> Estimate:
   """A number of the bootstrap."""
-  return Estimate(*map(float, bootstrap(statistic, *scores)))
+  return tables.estimate(bootstrap(statistic, *scores))
 
 
 def paired(scores_N: np.ndarray, others_N: np.ndarray) -> Estimate:
   """The mean difference over seeds (Student's t)."""
-  return Estimate(*map(float, gl.jackknife(np.mean, scores_N - others_N)))
+  return tables.estimate(gl.jackknife(np.mean, scores_N - others_N))

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-class Places(NamedTuple):
-  """Folders of a study.
+class Folders(NamedTuple):
+  """Where a study lies.
 
   Attributes:
     runs: what is done stays there.
@@ -32,13 +32,13 @@ class Places(NamedTuple):
   figures: pathlib.Path
 
 
-def places(here: pathlib.Path, variant: str) -> Places:
-  """Of the study in the folder `here`: only the whole of it has results."""
+def folders(here: pathlib.Path, variant: str) -> Folders:
+  """Of the study in `here`: only the whole of it has results to commit."""
   if variant == 'all':
     runs = ROOT / 'runs' / here.name
-    return Places(runs, here / 'results', here / 'figures')
+    return Folders(runs, here / 'results', here / 'figures')
   runs = ROOT / 'runs' / f'{here.name}-{variant}'
-  return Places(runs, runs / 'results', runs / 'figures')
+  return Folders(runs, runs / 'results', runs / 'figures')
 
 
 class Arm(NamedTuple):
@@ -162,6 +162,7 @@ def _execute(
   environ = os.environ | dict(
       JAX_COMPILATION_CACHE_DIR=str(folder / 'compiled'),
       PYTHONPATH=str(ROOT),
+      PYTHONHASHSEED='0',  # tasks of the zoo draw according to it
   )
   commit = _commit()
   log = folder / f'{arm.name}.log'

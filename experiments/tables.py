@@ -7,13 +7,15 @@
 
 from collections.abc import Sequence
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from experiments import study
 from gradlens.report import history
+from gradlens.report.summary import Estimate
+from gradlens.report.tables import bracket, number
 
 # Of each column, the metric (docs/metrics.md).
 METRICS = dict(
@@ -31,17 +33,6 @@ METRICS = dict(
 _DIGITS = '%.6g'
 
 Found = dict[str, pd.DataFrame]  # tables of a study, by name
-
-
-class Estimate(NamedTuple):
-  """A number with its 95% interval, as tables have it."""
-
-  value: float
-  low: float
-  high: float
-
-  def __str__(self) -> str:
-    return f'{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]'
 
 
 def load(
@@ -99,7 +90,9 @@ def provenance(
   """What ran."""
   return pd.DataFrame([
       arm.labels | dict(
-          command=' '.join(['python', *arm.command(pathlib.Path('runs'))]),
+          command=' '.join([
+              'PYTHONHASHSEED=0 python', *arm.command(pathlib.Path('runs'))
+          ]),
           config_hash=outcomes[arm.name].config_hash,
           commit=outcomes[arm.name].commit,
           cpu_seconds=round(outcomes[arm.name].cpu_seconds),
@@ -118,7 +111,25 @@ def write(table: pd.DataFrame, path: pathlib.Path) -> None:
   table.to_csv(path, index=False, float_format=_DIGITS, lineterminator='\n')
 
 
+def estimate(bounds: Sequence[Any]) -> Estimate:
+  """Of `(value, low, high)`."""
+  return Estimate(*map(float, bounds))
+
+
+def estimates(
+    names: Sequence[str], bounds: Sequence[np.ndarray]
+) -> dict[str, Estimate]:
+  """The same of several, by name."""
+  return dict(zip(names, map(estimate, zip(*bounds, strict=True)), strict=True))
+
+
 def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-  """A table as a README has it."""
+  """A table as a README has it; an `Estimate` is with its interval."""
   lines = [header, ['---'] * len(header), *rows]
-  return '\n'.join(f'| {" | ".join(map(str, line))} |' for line in lines)
+  return '\n'.join(f'| {" | ".join(map(_cell, line))} |' for line in lines)
+
+
+def _cell(value: Any) -> str:
+  if isinstance(value, Estimate):
+    return bracket(number, *value)
+  return str(value)

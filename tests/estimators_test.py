@@ -105,7 +105,7 @@ class FindingsTest(absltest.TestCase):
         ]),
     )
     lines = findings.estimators_table(found).splitlines()
-    self.assertIn('| a | 2e+03 [1.5e+03, 2.5e+03] | pairs | 1 |', lines[2])
+    self.assertIn('| a | 2000 [1500, 2500] | pairs | 1 |', lines[2])
     self.assertIn('| 25% |', lines[2])
     # Of the average over steps only the second half counts: -1 and 5.
     self.assertIn('| ema | 1 | 2.12 | 50% |', lines[3])
@@ -116,7 +116,7 @@ class FindingsTest(absltest.TestCase):
         for block, part in (('x', 0.3), ('y', 0.7)) for k in range(5)
     ]))
     lines = findings.blocks_table(found).splitlines()
-    self.assertEqual(lines[2], '| x | 30% | 1 [1, 1] |')
+    self.assertEqual(lines[2], '| x | 30% | 1.00 [1.00, 1.00] |')
 
 
 if __name__ == '__main__':

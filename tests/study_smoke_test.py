@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 from absl.testing import absltest
-import pandas as pd
 import pytest
+
+from experiments import tables
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -31,10 +32,7 @@ class ImbalanceTest(absltest.TestCase):
     shutil.rmtree(folder, ignore_errors=True)
     said = study('experiments.imbalance.run', '--variant=smoke')
     self.assertIn('7 of 7', said)
-    results = {
-        path.stem: pd.read_csv(path)
-        for path in (folder / 'results').glob('*.csv')
-    }
+    results = tables.read(folder / 'results')
     self.assertEqual(set(results), {
         'steps', 'heldout', 'fixed', 'stages', 'prompts', 'runs'
     })
@@ -45,8 +43,8 @@ class ImbalanceTest(absltest.TestCase):
     self.assertLen(results['stages'], 18)
     self.assertLen(results['prompts'], 18 * 2 * 8)
     self.assertLen(results['runs'], 7)
-    tables = study('experiments.imbalance.plot', '--variant=smoke')
-    self.assertIn('| mixed | palindrome |', tables)
+    printed = study('experiments.imbalance.plot', '--variant=smoke')
+    self.assertIn('| mixed | palindrome |', printed)
     for path in ('figure', 'confounds', 'anatomy'):
       figure = (folder / 'figures' / f'{path}.svg').read_text()
       self.assertIn('palindrome', figure)
@@ -59,10 +57,8 @@ class CorrectionsTest(absltest.TestCase):
     shutil.rmtree(folder, ignore_errors=True)
     said = study('experiments.corrections.run', '--variant=smoke')
     self.assertIn('6 of 6', said)
-    steps, heldout, runs = (
-        pd.read_csv(folder / 'results' / f'{name}.csv')
-        for name in ('steps', 'heldout', 'runs')
-    )
+    results = tables.read(folder / 'results')
+    steps, heldout, runs = (results[n] for n in ('steps', 'heldout', 'runs'))
     self.assertEqual(set(steps.method), {'total', 'mgs', 'fixed_weights'})
     # Three methods, two seeds, four tasks, three evaluations.
     self.assertLen(heldout, 3 * 2 * 4 * 3)
@@ -71,8 +67,8 @@ class CorrectionsTest(absltest.TestCase):
         first.groupby(['seed', 'task']).reward.nunique().max(), 1
     )
     self.assertEqual(runs.config_hash.nunique(), 6)
-    tables = study('experiments.corrections.plot', '--variant=smoke')
-    self.assertRegex(tables, r'\| mgs \| 2e-04 \| 0\.\d+ \[')
+    printed = study('experiments.corrections.plot', '--variant=smoke')
+    self.assertRegex(printed, r'\| mgs \| 2e-04 \| 0\.\d+ \[')
     for name in ('scores', 'profiles'):
       self.assertIn('mgs', (folder / 'figures' / f'{name}.svg').read_text())
 
@@ -83,10 +79,7 @@ class EstimatorsTest(absltest.TestCase):
     folder = ROOT / 'runs' / 'estimators-smoke'
     shutil.rmtree(folder, ignore_errors=True)
     study('experiments.estimators.run', '--variant=smoke')
-    results = {
-        path.stem: pd.read_csv(path)
-        for path in (folder / 'results').glob('*.csv')
-    }
+    results = tables.read(folder / 'results')
     # Four estimators of 3 steps and 4 tasks.
     self.assertLen(results['steps'], 4 * 3 * 4)
     naive = results['steps'].query('estimator == "naive"').norm_sq
@@ -103,8 +96,8 @@ class EstimatorsTest(absltest.TestCase):
         (whole.norm_sq - whole.whole).abs().max(),
         1e-3 * whole.whole.abs().max(),
     )
-    tables = study('experiments.estimators.plot', '--variant=smoke')
-    self.assertIn('| layers.03 |', tables)
+    printed = study('experiments.estimators.plot', '--variant=smoke')
+    self.assertIn('| layers.03 |', printed)
     figure = (folder / 'figures' / 'estimates.svg').read_text()
     self.assertIn('palindrome', figure)
 

@@ -1,11 +1,13 @@
 """Loading tasks: distinct prompts, a split that stays, and what is refused."""
 
 import itertools
+import json
 import os
 import pathlib
 import subprocess
 import sys
 import tempfile
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 
@@ -193,6 +195,48 @@ for name in sorted(set(DATASETS) - {'composite'}):
     self.assertEqual(executes, {
         name for name, reason in reasoning_gym.REFUSED.items()
         if reason == reasoning_gym.EXECUTES})
+
+
+  def test_what_depends_on_the_hash_seed(self):
+    code = """
+import json, sys
+from reasoning_gym.factory import DATASETS
+drawn = {}
+for name in sorted(set(DATASETS) - set(json.loads(sys.argv[1]))):
+  make, config = DATASETS[name]
+  dataset = make(config(seed=1234, size=8))
+  entries = [dataset[i] for i in range(8)]
+  drawn[name] = repr([(e['question'], e['answer']) for e in entries])
+json.dump(drawn, open(sys.argv[2], 'w'))
+"""
+    drawn = []
+    with tempfile.TemporaryDirectory() as folder:
+      for seed in '01':
+        subprocess.run(
+            [sys.executable, '-c', code,
+             json.dumps(list(reasoning_gym.REFUSED)), f'{folder}/{seed}'],
+            check=True, stdout=subprocess.DEVNULL,
+            env=os.environ | dict(PYTHONHASHSEED=seed))
+        drawn.append(json.loads(pathlib.Path(folder, seed).read_text()))
+    one, other = drawn
+    self.assertGreater(len(one), 90)
+    self.assertEqual(
+        tuple(name for name in one if one[name] != other[name]),
+        reasoning_gym.HASHED)
+
+  @mock.patch.dict(os.environ)
+  def test_a_hash_seed_must_be_set_where_it_matters(self):
+    for unset in ('random', None):
+      os.environ.pop('PYTHONHASHSEED', None)
+      if unset:
+        os.environ['PYTHONHASHSEED'] = unset
+      with self.assertRaisesRegex(ValueError, "'ransom_note' .*HASHSEED=0"):
+        reasoning_gym.source('ransom_note', seed=0, num_draws=3)
+      # It does not matter to others.
+      reasoning_gym.source('chain_sum', seed=0, num_draws=3)
+    os.environ['PYTHONHASHSEED'] = '0'
+    rows = reasoning_gym.source('ransom_note', seed=0, num_draws=3).rows
+    self.assertLen(rows, 3)
 
 
 class TemplateTest(absltest.TestCase):

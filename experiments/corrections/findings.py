@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from experiments import scores, tables
-from experiments.tables import Estimate, Found
+from experiments.tables import Found
+from gradlens.report.summary import Estimate
 
 BASELINE = 'total'
 
@@ -49,10 +50,23 @@ def _wide(found: Found, part: str, method: str) -> np.ndarray:
   return wide.to_numpy().reshape(steps, -1, wide.shape[1])
 
 
+def seeds(found: Found) -> int:
+  """Of every method of the core."""
+  return len(last(found, 'core', BASELINE))
+
+
+def differences(found: Found, method: str) -> Estimate:
+  """Average last reward less that of the plain sum, seed by seed."""
+  return scores.paired(
+      last(found, 'core', method).mean(1), last(found, 'core', BASELINE).mean(1)
+  )
+
+
 def core_table(found: Found) -> str:
   """A row a method."""
-  header = ['method', 'rate', 'last reward', 'less the sum\'s',
-            'interquartile mean', 'worst task', 'area under the curve', 'gain',
+  header = [f'method, {seeds(found)} seeds', 'rate', 'last reward',
+            'less the sum\'s', 'interquartile mean', 'worst task',
+            'area under the curve', 'gain',
             'better than the sum']
   rates = found['runs'].set_index(['part', 'method']).rate
   plain = last(found, 'core', BASELINE)
@@ -63,7 +77,7 @@ def core_table(found: Found) -> str:
     other = method != BASELINE
     rows.append([
         method, f'{rate:.0e}', scores.estimate(np.mean, own),
-        scores.paired(own.mean(1), plain.mean(1)) if other else '',
+        differences(found, method) if other else '',
         scores.estimate(scores.iqm, own), scores.estimate(scores.worst, own),
         scores.estimate(np.mean, areas(found, 'core', method)),
         scores.estimate(np.mean, gains(found, 'core', method)),
@@ -111,15 +125,3 @@ def all_tables(found: Found) -> Iterator[str]:
   yield shares_table(found)
   if methods(found, 'others'):
     yield others_table(found)
-
-
-def seeds(found: Found) -> int:
-  """Of every method of the core."""
-  return len(last(found, 'core', BASELINE))
-
-
-def differences(found: Found, method: str) -> Estimate:
-  """Average last reward less that of the plain sum, seed by seed."""
-  return scores.paired(
-      last(found, 'core', method).mean(1), last(found, 'core', BASELINE).mean(1)
-  )

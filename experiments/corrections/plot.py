@@ -63,7 +63,7 @@ def draw_profiles(found: tables.Found) -> plt.Figure:
 def main(argv: list[str]) -> None:
   """Figures, then tables."""
   del argv
-  _, results, folder = study.places(_HERE, _VARIANT.value)
+  _, results, folder = study.folders(_HERE, _VARIANT.value)
   found = tables.read(results)
   figures.save(folder, found, scores=draw_scores, profiles=draw_profiles)
   print('\n\n'.join(findings.all_tables(found)))

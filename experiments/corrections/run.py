@@ -38,7 +38,7 @@ def run(chosen: list[study.Arm], folder: pathlib.Path) -> dict:
 def main(argv: list[str]) -> None:
   """Tuning first, then all methods at what was found."""
   del argv
-  folder, results, _ = study.places(_HERE, _VARIANT.value)
+  folder, results, _ = study.folders(_HERE, _VARIANT.value)
   if _VARIANT.value == 'smoke':
     rates = dict.fromkeys(config.CORE, 2e-4)
     few = 'total', 'mgs', 'fixed_weights'

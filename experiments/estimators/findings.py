@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from experiments import tables
-from experiments.tables import Estimate, Found
+from experiments.tables import Found
 import gradlens as gl
 
 
@@ -16,7 +16,7 @@ def estimators_table(found: Found) -> str:
   for task, own in found['steps'].groupby('task', sort=False):
     value = true.norm_sq[task]
     bounds = (1e3 * true.loc[task, name] for name in ('norm_sq', 'low', 'high'))
-    first = [task, Estimate(*bounds)]
+    first = [task, tables.estimate(bounds)]
     for name, values in own.groupby('estimator', sort=False):
       # What an average over steps settles at comes after its start.
       settled = values[values.step >= len(values) // 2]
@@ -66,7 +66,7 @@ def blocks_table(found: Found) -> str:
         gl.rank_correlation, own.norm_sq.to_numpy(), own.whole.to_numpy()
     )
     rows.append([
-        block, f'{own.norm_sq.sum() / whole:.0%}', Estimate(*map(float, bounds))
+        block, f'{own.norm_sq.sum() / whole:.0%}', tables.estimate(bounds)
     ])
   return tables.markdown(header, rows)
 

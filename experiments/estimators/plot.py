@@ -39,7 +39,7 @@ def draw_estimates(found: tables.Found) -> plt.Figure:
 def main(argv: list[str]) -> None:
   """The figure, then tables."""
   del argv
-  _, results, folder = study.places(_HERE, _VARIANT.value)
+  _, results, folder = study.folders(_HERE, _VARIANT.value)
   found = tables.read(results)
   figures.save(folder, found, estimates=draw_estimates)
   print('\n\n'.join(findings.all_tables(found)))

@@ -80,7 +80,7 @@ def blocks(printed: str) -> pd.DataFrame:
 def main(argv: list[str]) -> None:
   """Runs what is not done, then reads it."""
   del argv
-  folder, results, _ = study.places(_HERE, _VARIANT.value)
+  folder, results, _ = study.folders(_HERE, _VARIANT.value)
   chosen = arms(folder, _VARIANT.value == 'smoke')
   outcomes = study.run(chosen, folder, _JOBS.value)
   rows = estimators.load(folder / 'rows.npz', measure.STEP)

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from experiments.tables import Estimate
+from experiments import tables
 import gradlens as gl
+from gradlens.report.summary import Estimate
 
 # Of steps, in every run: what the jackknife leaves out is one of them.
 _BLOCKS = 10
@@ -28,10 +29,7 @@ def averages(steps: pd.DataFrame, column: str) -> dict[str, Estimate]:
       lambda means_K: means_K, values_TxK,
       num_blocks=_BLOCKS * steps.seed.nunique(),
   )
-  return {
-      name: Estimate(*(float(bound[k]) for bound in bounds))
-      for k, name in enumerate(names)
-  }
+  return tables.estimates(names, bounds)
 
 
 def ratios(steps: pd.DataFrame, column: str) -> dict[str, Estimate]:
@@ -40,10 +38,7 @@ def ratios(steps: pd.DataFrame, column: str) -> dict[str, Estimate]:
   bounds = gl.norm_ratios(
       values_TxK, num_blocks=_BLOCKS * steps.seed.nunique()
   )
-  return {
-      name: Estimate(*(float(bound[k]) for bound in bounds))
-      for k, name in enumerate(names)
-  }
+  return tables.estimates(names, bounds)
 
 
 def gains(heldout: pd.DataFrame) -> dict[str, Estimate]:
@@ -63,7 +58,7 @@ def _gains(heldout: pd.DataFrame, gain) -> dict[str, Estimate]:
     of_seeds = gain(
         wide[wide.columns.min()].to_numpy(), wide[wide.columns.max()].to_numpy()
     )
-    found[task] = Estimate(*map(float, gl.jackknife(np.mean, of_seeds)))
+    found[task] = tables.estimate(gl.jackknife(np.mean, of_seeds))
   return found
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 from experiments import tables
 from experiments.imbalance import analysis, rule_outs
 from experiments.tables import Found
+from gradlens.report.summary import Estimate
 
 
 def settings(found: Found) -> list[str]:
@@ -46,7 +47,7 @@ def figure_table(found: Found) -> str:
     for task in sorted(norms, key=lambda t: -norms[t].value):
       own = heldout[heldout.task == task].groupby('step').reward.mean()
       rows.append([
-          setting, task, tables.Estimate(*(1e3 * b for b in norms[task])),
+          setting, task, Estimate(*(1e3 * b for b in norms[task])),
           ratios[task], f'{own.iloc[0]:.3f} to {own.iloc[-1]:.3f}',
           gains[task], headroom[task],
       ])

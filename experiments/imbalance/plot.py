@@ -1,8 +1,6 @@
 """Draws the figures of the study, and prints its tables, from its results.
 
     python -m experiments.imbalance.plot
-
-The tables are those of README.md; `--check` says whether they are.
 """
 
 import pathlib
@@ -16,9 +14,6 @@ from experiments.imbalance import analysis, findings, rule_outs
 
 _HERE = pathlib.Path(__file__).parent
 _VARIANT = flags.DEFINE_string('variant', 'all', 'That was run.')
-_CHECK = flags.DEFINE_bool(
-    'check', False, 'Fail if README.md has other tables.'
-)
 WINDOW = 2  # blocks of steps before and after one, of a learning gain
 
 
@@ -104,17 +99,13 @@ def draw_anatomy(found: tables.Found) -> plt.Figure:
 def main(argv: list[str]) -> None:
   """Figures, then tables."""
   del argv
-  _, results, folder = study.places(_HERE, _VARIANT.value)
+  _, results, folder = study.folders(_HERE, _VARIANT.value)
   found = tables.read(results)
   figures.save(
       folder, found, figure=draw_figure, confounds=draw_confounds,
       anatomy=draw_anatomy,
   )
-  text = '\n\n'.join(findings.all_tables(found))
-  print(text)
-  readme = (_HERE / 'README.md').read_text('utf-8')
-  if _CHECK.value and not all(t in readme for t in findings.all_tables(found)):
-    raise SystemExit('README.md has other tables than these.')
+  print('\n\n'.join(findings.all_tables(found)))
 
 
 if __name__ == '__main__':

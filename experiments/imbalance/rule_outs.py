@@ -5,13 +5,15 @@ the prompt's gradient, and of the tasks' four stages.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import statsmodels.formula.api as smf
 
-from experiments.tables import Estimate
+from experiments import tables
 import gradlens as gl
+from gradlens.report.summary import Estimate
 
 # All prompts have as many completions: their tokens are their mean length.
 FACTORS = 'reward', 'abs_advantage', 'prompt_length', 'length', 'surprise'
@@ -37,15 +39,15 @@ def within(prompts: pd.DataFrame, factor: str) -> Estimate:
   known = np.array([value for value in found if np.isfinite(value)])
   if len(known) < 2:
     return Estimate(np.nan, np.nan, np.nan)
-  return Estimate(*map(float, gl.jackknife(np.mean, known)))
+  return tables.estimate(gl.jackknife(np.mean, known))
 
 
 def across(prompts: pd.DataFrame, factor: str) -> Estimate:
   """Rank correlation of tasks' means; the jackknife leaves out tasks."""
   means = _informative(prompts).groupby('task')[['norm_sq', factor]].mean()
-  return Estimate(*map(float, gl.jackknife(
+  return tables.estimate(gl.jackknife(
       gl.rank_correlation, means.norm_sq.to_numpy(), means[factor].to_numpy()
-  )))
+  ))
 
 
 def _informative(prompts: pd.DataFrame) -> pd.DataFrame:
@@ -106,18 +108,14 @@ def stage_shares(stages: pd.DataFrame) -> dict[str, Estimate]:
         len(whole_K) * whole_K.var()
     )
 
-  bounds = gl.jackknife(shares, logs)
-  return {
-      name: Estimate(*(float(bound[i]) for bound in bounds))
-      for i, name in enumerate(STAGES)
-  }
+  return tables.estimates(STAGES, gl.jackknife(shares, logs))
 
 
-def factor_rows(prompts: pd.DataFrame) -> Sequence[tuple[str, ...]]:
+def factor_rows(prompts: pd.DataFrame) -> Sequence[tuple[Any, ...]]:
   """A row a factor: within tasks, across them, and at matched pass rate."""
   same = matched(prompts)
   return [
-      (factor, *(str(f(table, factor)) for table in (prompts, same)
+      (factor, *(f(table, factor) for table in (prompts, same)
                  for f in (within, across)))
       for factor in FACTORS
   ]

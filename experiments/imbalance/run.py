@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
   del argv
   smoke = _VARIANT.value == 'smoke'
   chosen = arms.smoke() if smoke else arms.everything()
-  folder, results, _ = study.places(_HERE, _VARIANT.value)
+  folder, results, _ = study.folders(_HERE, _VARIANT.value)
   outcomes = study.run(chosen, folder, _JOBS.value)
   runs = tables.load(chosen, folder)
   tables.write(

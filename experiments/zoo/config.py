@@ -4,22 +4,19 @@
 
 An argument after the colon names tasks, all of which are there without it; keys
 follow, as in `spell+sums,num_steps=20`. From the root of the repository, where
-the model lies that runs start with; `start.py` makes it.
+the model lies that runs start with; `start.py` makes it. `isomorphic` and
+`ransom` need PYTHONHASHSEED=0.
 """
 
 import ml_collections
 
-from gradlens.configs import default
+from gradlens.configs import default, toy
 
 _SMALL = 'min_value=2&max_value=60'
 
-# Prompts end in a mark of their task, so that no task looks like another.
+# By their marks and signs no prompt looks like one of another task.
 TASKS = dict(
-    angles=dict(
-        source='rg:simple_geometry?min_sides=3&max_sides=3'
-        '&min_angle=10&max_angle=80',
-        pattern=r'are: (\d+)\.0°, (\d+)\.0°', template='{0},{1}^',
-    ),
+    angles=toy.TASKS['angles'],
     bases=dict(
         source='rg:base_conversion?min_base=2&max_base=7&min_value=8'
         '&max_value=200',
@@ -64,12 +61,7 @@ TASKS = dict(
         source=f'rg:lcm?{_SMALL}',
         pattern=r': (\d+), (\d+)$', template='{0},{1};',
     ),
-    palindrome=dict(
-        source='rg:palindrome_generation?min_length=5&max_length=7',
-        pattern=r'letters: (\w), (\w), (\w), (\w), (\w)'
-        r'(?:, )?(\w?)(?:, )?(\w?)\n',
-        template='{0}{1}{2}{3}{4}{5}{6}!',
-    ),
+    palindrome=toy.TASKS['palindrome'],
     primes=dict(
         source='rg:count_primes?max_n=100',
         pattern=r'between (\d+) and (\d+) ', template='{0}-{1}`',
@@ -87,10 +79,7 @@ TASKS = dict(
         source='rg:spell_backward?min_word_len=7&max_word_len=10',
         pattern=r': (\w+)$', template='{0}<',
     ),
-    sums=dict(
-        source='rg:chain_sum?min_terms=2&max_terms=2&min_digits=1&max_digits=2',
-        pattern=r': (\d+) ([+-]) (\d+) =$', template='{0}{1}{2}=',
-    ),
+    sums=toy.TASKS['chain_sum'],
     sums3=dict(
         source='rg:chain_sum?min_terms=3&max_terms=3&max_digits=1',
         pattern=r': (\d+) ([+-]) (\d+) ([+-]) (\d+) =$',

@@ -1,5 +1,6 @@
 """The model that runs of `config.py` start with, from random parameters.
 
+    export PYTHONHASHSEED=0
     python -m gradlens.main --config=experiments/zoo/start.py --workdir=runs/zoo
     python -m gradlens.export --workdir=runs/zoo --output=experiments/zoo/model
 """

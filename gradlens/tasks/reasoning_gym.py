@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 import dataclasses
+import os
 import random
 from typing import Any
 
 from gradlens.tasks.query import hint, pairs
 from gradlens.tasks.types import Record, Row, Source
 
+RANDOM = 'random'  # Python's word for a hash seed that is not set
 EXECUTES = 'its verifier executes the completion as Python'
 
 # A test runs every verifier that is not listed on completions that would show
@@ -26,6 +28,10 @@ REFUSED = {
     'spiral_matrix': EXECUTES,
     'string_insertion': EXECUTES,
 }
+
+# They iterate over sets of strings: what is drawn depends on how this process
+# hashes, which is another way in each that was not told how. A test finds them.
+HASHED = ('isomorphic_strings', 'knight_swap', 'ransom_note', 'word_ladder')
 
 # Set by whoever draws, not in a source string.
 _OURS = {'seed', 'size'}
@@ -74,10 +80,16 @@ def source(spec: str, *, seed: int, num_draws: int) -> Source:
     The draws, with the dataset's own verifier.
 
   Raises:
-    ValueError: unknown or refused dataset, unknown or wrong parameter.
+    ValueError: unknown or refused dataset, unknown or wrong parameter; or the
+      dataset depends on Python's hash seed, and that is not set.
   """
   name, _, query = spec.partition('?')
   params = _parse(name, query)
+  if name in HASHED and os.environ.get('PYTHONHASHSEED', RANDOM) == RANDOM:
+    raise ValueError(
+        f"what dataset {name!r} draws depends on Python's hash seed, so that no"
+        ' run could be repeated; start the program with PYTHONHASHSEED=0'
+    )
   # A dataset's i-th entry is that of seed + i: seeds must lie far apart.
   start = random.Random(seed).getrandbits(31)
   dataset = _create(name, seed=start, size=num_draws, **params)
