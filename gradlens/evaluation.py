@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 import io
 import json
+import logging
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -11,6 +12,10 @@ import numpy as np
 
 from gradlens import hosts
 from gradlens.experience import Collect
+from gradlens.record import Writers
+from gradlens.tasks import Late
+
+_log = logging.getLogger(__name__)
 
 FOLDER = 'evals'
 _SHOWN = 8  # sample completions kept of each task
@@ -112,6 +117,37 @@ def evaluate(
 
 def _reason(result: Any) -> str:
   return result.reason or ('' if result.status == 'ok' else result.status)
+
+
+class Recorded(NamedTuple):
+  """Evaluations that are written down as they are made.
+
+  Attributes:
+    evaluate: `evaluate`, of a policy.
+    workdir: of the run.
+    out: the run's writers.
+    late: is told whose completions are scored next.
+  """
+
+  evaluate: Callable[..., Evaluation]
+  workdir: epath.Path
+  out: Writers
+  late: Late
+
+  def __call__(self, step: int, policy: Any) -> dict[str, float]:
+    """Scores of the policy after so many steps."""
+    self.late.begin(f'evaluation {step}')
+    result = self.evaluate(params=policy)
+    if hosts.first():
+      write(self.workdir, step, result)
+      means = result.means()
+      self.out.scalars(step, {f'heldout/{n}': m for n, m in means.items()})
+      self.out.texts(
+          step, {f'samples/{n}': s for n, s in result.samples.items()}
+      )
+      _log.info('step %d, held-out reward: %s', step, ', '.join(
+          f'{name} {mean:.3f}' for name, mean in means.items()))
+    return result.scores()
 
 
 def write(workdir: epath.Path, step: int, result: Evaluation) -> None:

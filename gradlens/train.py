@@ -112,6 +112,14 @@ def _rewards(
   return {name: run.values(f'reward/{name}').tolist() for name in names}
 
 
+def _writers(workdir: epath.Path) -> Iterator[Any]:
+  """Of the folder's own metrics, to be closed at the end."""
+  yield contextlib.closing(journal.HistoryWriter(workdir))
+  yield contextlib.closing(
+      metric_writers.create_default_writer(workdir / 'tensorboard')
+  )
+
+
 def first_state(
     run: build.Setup, optimizer: Optimizer, key: jax.Array
 ) -> TrainState:
@@ -187,7 +195,6 @@ def train(
   checkpoint.save_model(workdir, run.model, run.frozen, run.tokenizer)
   key = jax.random.key(config.seed)
   rollout_key, _ = jax.random.split(jax.random.fold_in(key, 1))
-  evaluation_key = evaluation.key(config.seed)
   state = first_state(run, optimizer, rollout_key)
 
   with contextlib.ExitStack() as stack:
@@ -210,14 +217,7 @@ def train(
     if hosts.first():
       journal.truncate(workdir, first if first else -1)
       earlier = _rewards(workdir, run.names)
-      tensorboard = metric_writers.create_default_writer(
-          workdir / 'tensorboard'
-      )
-      out = Writers([
-          enter(contextlib.closing(journal.HistoryWriter(workdir))),
-          enter(contextlib.closing(tensorboard)),
-          *writers,
-      ])
+      out = Writers([*map(enter, _writers(workdir)), *writers])
     answer = sampling.answers(config, run, sample, verifier)
     feed = mixing.feed(config, run, mixture, data, answer)
     lag = config.rollout.lag
@@ -241,28 +241,18 @@ def train(
         config.num_mini_batches, lag,
     )
 
+    evaluate = functools.partial(
+        evaluation.evaluate, collect_heldout, tasks=run.tasks,
+        key=evaluation.key(config.seed),
+        batch_size=config.evaluate.batch_size,
+        decode=functools.partial(text.decode, run.tokenizer),
+        score=verifier.score,
+    )
+    evaluate_at = evaluation.Recorded(evaluate, workdir, out, late)
     heldout = {}  # scores of evaluations, by step
 
-    def evaluate_at(step: int) -> None:
-      late.begin(f'evaluation {step}')
-      result = evaluation.evaluate(
-          collect_heldout, state.policy, run.tasks, evaluation_key,
-          batch_size=config.evaluate.batch_size,
-          decode=functools.partial(text.decode, run.tokenizer),
-          score=verifier.score,
-      )
-      heldout[step] = result.scores()
-      if not hosts.first():
-        return
-      evaluation.write(workdir, step, result)
-      means = result.means()
-      out.scalars(step, {f'heldout/{name}': m for name, m in means.items()})
-      out.texts(step, {f'samples/{n}': s for n, s in result.samples.items()})
-      _log.info('step %d, held-out reward: %s', step, ', '.join(
-          f'{name} {mean:.3f}' for name, mean in means.items()))
-
     if first == 0:
-      evaluate_at(0)
+      heldout[0] = evaluate_at(0, state.policy)
     trace = enter(tracing(workdir / 'tensorboard', **config.profile))
     for step in range(first, config.num_steps):
       trace(step, state)
@@ -277,7 +267,7 @@ def train(
       last = done == config.num_steps
       if done % config.evaluate.every == 0 or last:
         recorder.flush()
-        evaluate_at(done)
+        heldout[done] = evaluate_at(done, state.policy)
       # Asked only now: an evaluation takes its time.
       ending = hosts.ending(asked_to_end.is_set(), done)
       if done % config.checkpoint.every == 0 or last or ending:

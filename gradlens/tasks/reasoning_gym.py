@@ -9,7 +9,7 @@ from typing import Any
 from gradlens.tasks.query import hint, pairs
 from gradlens.tasks.types import Record, Row, Source
 
-RANDOM = 'random'  # Python's word for a hash seed that is not set
+_RANDOM = 'random'  # Python's word for a hash seed that is not set
 EXECUTES = 'its verifier executes the completion as Python'
 
 # A test runs every verifier that is not listed on completions that would show
@@ -85,7 +85,7 @@ def source(spec: str, *, seed: int, num_draws: int) -> Source:
   """
   name, _, query = spec.partition('?')
   params = _parse(name, query)
-  if name in HASHED and os.environ.get('PYTHONHASHSEED', RANDOM) == RANDOM:
+  if name in HASHED and os.environ.get('PYTHONHASHSEED', _RANDOM) == _RANDOM:
     raise ValueError(
         f"what dataset {name!r} draws depends on Python's hash seed, so that no"
         ' run could be repeated; start the program with PYTHONHASHSEED=0'
