@@ -69,6 +69,14 @@ class EstimatorsTest(absltest.TestCase):
         found.apart, (second[0] / second[1] + first[0] / first[1]) / 2
     )
 
+  def test_what_is_loud_is_measured_where_it_was_not_chosen(self):
+    # Without noise, estimates are (2 v)^2. Each half has another loudest task,
+    # which is the quieter one in the other half: 4 / 36, then 4 / 16.
+    rows = np.array([[2.0, 2, 1, 1], [1, 1, 3, 3]])
+    rows = np.broadcast_to(rows[..., None, None], (2, 4, 2, 1))
+    found = estimators.ratios(np.einsum('ktsp,luvp->ktsluv', rows, rows))
+    self.assertAlmostEqual(found.apart, (1 / 9 + 1 / 4) / 2)
+
   def test_sketches(self):
     rows = estimators.Rows(
         ['a', 'b'], dict(one=0.25 * self.gram, two=0.75 * self.gram),
