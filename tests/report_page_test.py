@@ -316,13 +316,12 @@ class CommandTest(ReportCase):
 
   def start(self, *flags):
     return subprocess.Popen(
-        [sys.executable, '-m', 'gradlens.report', f'--workdir={self.workdir}',
-         *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=os.environ | {'JAX_PLATFORMS': 'cpu'},
-        # What runs in the background of a script is deaf to it, and so would
-        # be its children.
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.default_int_handler))
+        # What runs in the background of a script is deaf to interrupts, and
+        # so would be its children.
+        ['env', '--default-signal=INT', sys.executable, '-m',
+         'gradlens.report', f'--workdir={self.workdir}', *flags],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {'JAX_PLATFORMS': 'cpu'})
 
   def command(self):
     process = self.start()
