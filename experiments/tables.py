@@ -26,6 +26,7 @@ METRICS = dict(
     abs_advantage='abs_advantage',
     length='length',
     entropy='entropy',
+    prompts='prompts',
     share='share/before',
     share_corrected='share/after',
     share_optimizer='share/optimizer',
@@ -46,12 +47,13 @@ def load(
 
 
 def steps(
-    arms: Sequence[study.Arm], runs: dict[str, history.Run], block: int
+    arms: Sequence[study.Arm], runs: dict[str, history.Run], block: int,
+    metrics: dict[str, str] = METRICS,
 ) -> pd.DataFrame:
   """Means over blocks of as many steps; `step` is the last of a block.
 
-  What is not known of a step, as shares of an update by a learning rate of 0,
-  has no part in its block.
+  Columns are those of `metrics`. What is not known of a step, as shares of an
+  update by a learning rate of 0, has no part in its block.
   """
   parts = []
   for arm in (arm for arm in arms if arm.name in runs):
@@ -60,7 +62,7 @@ def steps(
     last = run.steps[np.minimum(last, len(run.steps) - 1)]
     for k, task in enumerate(run.tasks):
       own = pd.DataFrame({
-          name: run.per_task(tag)[:, k] for name, tag in METRICS.items()
+          name: run.per_task(tag)[:, k] for name, tag in metrics.items()
       }).groupby(last).mean()
       labels = pd.DataFrame(
           arm.labels | dict(task=task), index=own.index
@@ -98,6 +100,18 @@ def provenance(
           cpu_seconds=round(outcomes[arm.name].cpu_seconds),
       ) for arm in arms
   ])
+
+
+def all_of(
+    arms: Sequence[study.Arm], outcomes: dict[str, study.Outcome],
+    folder: pathlib.Path, block: int,
+) -> Found:
+  """The three tables of arms that are done."""
+  runs = load(arms, folder)
+  return dict(
+      steps=steps(arms, runs, block), heldout=heldout(arms, runs),
+      runs=provenance(arms, outcomes),
+  )
 
 
 def read(results: pathlib.Path) -> Found:

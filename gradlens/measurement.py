@@ -242,8 +242,16 @@ def _batches(
             n * config.prompts_per_task for n in (i + 1, count)))
 
 
-def _unbiased(gram_RxR: np.ndarray, splits: np.ndarray, total: int):
-  """Squared norms of the whole, from some of its splits: `[K]`."""
+def unbiased(
+    gram_RxR: np.ndarray, splits: np.ndarray, total: int
+) -> np.ndarray:
+  """Squared norms of the whole, from some of its splits: `[K]`.
+
+  Args:
+    gram_RxR: products of task-major rows, `total` of each task.
+    splits: which of these to take, two or more.
+    total: S, all there are.
+  """
   num_tasks = gram_RxR.shape[0] // total
   grid = gram_RxR.reshape(num_tasks, total, num_tasks, total)
   own_KxSxS = np.einsum('ksku->ksu', grid)[:, splits][:, :, splits]
@@ -259,7 +267,7 @@ def estimate(grams: Grams) -> Measurement:
   splits = np.arange(num_splits)
 
   def norm_sq_K(s):
-    return _unbiased(gram_RxR, s, num_splits)
+    return unbiased(gram_RxR, s, num_splits)
 
   quietest = int(np.argmin(norm_sq_K(splits)))
 
@@ -271,7 +279,7 @@ def estimate(grams: Grams) -> Measurement:
   with np.errstate(invalid='ignore', divide='ignore'):
     ratio_K = Interval(*map(np.exp, gl.jackknife(log_ratio_K, splits)))
     layer_shares = {
-        name: _unbiased(gram, splits, num_splits) / whole.value
+        name: unbiased(gram, splits, num_splits) / whole.value
         for name, gram in blocks.items()
     }
   return Measurement(

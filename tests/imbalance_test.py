@@ -6,12 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import tiny_config
 
-from experiments.imbalance import anatomy
+from experiments.imbalance import anatomy, function_space
 from gradlens import build, models
 from gradlens.experience import Batch
 
 
-class AnatomyTest(absltest.TestCase):
+class BatchTest(absltest.TestCase):
 
   def setUp(self):
     super().setUp()
@@ -30,9 +30,8 @@ class AnatomyTest(absltest.TestCase):
     )))
     self.weights = draw.normal(size=(b, g)).astype(np.float32)
 
-  def scores(self, i, j):
-    """Of the tokens of a completion, `[tokens, parameters]`, one by one."""
-    model, params = self.run_setup.model, self.run_setup.params
+  def policy(self, params, i, j):
+    """Of one completion, without any padding: its tokens, logs `[C, V]`."""
     n = int(self.batch.mask_KxBxGxC[i, j].sum())
     tokens = jnp.concatenate(
         [self.batch.prompts_KxBxT[i], self.batch.tokens_KxBxGxC[i, j, :n]]
@@ -41,14 +40,24 @@ class AnatomyTest(absltest.TestCase):
         [self.batch.prompt_mask_KxBxT[i], jnp.ones(n, bool)]
     )
 
-    def logprobs(params):
-      logits = models.logits(model, params, tokens[None], mask[None])[0]
-      at = jnp.arange(-n - 1, -1)
-      return models.policy_logprobs(logits, 1.0)[at, tokens[at + 1]]
+    logits = models.logits(
+        self.run_setup.model, params, tokens[None], mask[None]
+    )[0]
+    return tokens[-n:], models.policy_logprobs(logits, 1.0)[-n - 1:-1]
 
-    jacobian = jax.jacobian(logprobs)(params)
+
+class AnatomyTest(BatchTest):
+
+  def scores(self, i, j):
+    """Of the tokens of a completion, `[tokens, parameters]`, one by one."""
+
+    def logprobs(params):
+      tokens, logs = self.policy(params, i, j)
+      return logs[jnp.arange(len(tokens)), tokens]
+
+    leaves = jax.tree.leaves(jax.jacobian(logprobs)(self.run_setup.params))
     return np.concatenate(
-        [leaf.reshape(n, -1) for leaf in jax.tree.leaves(jacobian)], axis=1,
+        [leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1,
         dtype=np.float64,
     )
 
@@ -92,6 +101,78 @@ class AnatomyTest(absltest.TestCase):
     np.testing.assert_allclose(product, stages['norm_sq'])
     np.testing.assert_allclose(stages['token'], 1)
     np.testing.assert_allclose(stages['response'], np.mean([1, 1 / 2, 1 / 4]))
+
+
+class FunctionSpaceTest(BatchTest):
+
+  def divergence(self, step):
+    """KL(before || after) of a step, a token, from distributions."""
+    before, after = self.run_setup.params, jax.tree.map(
+        jnp.add, self.run_setup.params, step
+    )
+    found = []
+    for i in range(3):
+      for j in range(2):
+        (_, old), (_, new) = (
+            self.policy(params, i, j) for params in (before, after)
+        )
+        old, new = np.asarray(old, np.float64), np.asarray(new, np.float64)
+        found += np.sum(np.exp(old) * (old - new), axis=1).tolist()
+    return np.mean(found)
+
+  def test_products_are_divergences(self):
+    params = self.run_setup.params
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(0), len(leaves))
+    rows = structure.unflatten([
+        0.004 * jax.random.normal(key, (2, *leaf.shape))
+        for key, leaf in zip(keys, leaves, strict=True)
+    ])
+    products = function_space.make_products(self.run_setup.model, 1.0)(
+        params, rows, self.batch
+    )
+
+    def quadratic(*signs):
+      """To second order: a step and its opposite have no third."""
+      step = jax.tree.map(lambda a: np.tensordot(signs, a, 1), rows)
+      opposite = jax.tree.map(jnp.negative, step)
+      return self.divergence(step) + self.divergence(opposite)
+
+    first, second = quadratic(1, 0), quadratic(0, 1)
+    self.assertGreater(first, 3e-4)
+    np.testing.assert_allclose(
+        np.diag(products), [first, second], rtol=0.02
+    )
+    # d' F e from (d + e)' F (d + e) less (d - e)' F (d - e).
+    np.testing.assert_allclose(
+        products[0, 1], (quadratic(1, 1) - quadratic(1, -1)) / 4,
+        atol=0.02 * first,
+    )
+    np.testing.assert_allclose(products, products.T, rtol=1e-5)
+
+  def test_pairs_of_different_splits(self):
+    draw = np.random.default_rng(3)
+    rows = draw.normal(size=(2, 4, 6)) + 3  # K, S, P
+    fishers = [a @ a.T for a in draw.normal(size=(2, 6, 6))]
+    flat = rows.reshape(8, 6)
+    grams = [flat @ f @ flat.T for f in fishers]
+    moved = function_space.summarize(['a', 'b'], grams, flat @ flat.T, 4)
+    for k in range(2):
+      pairs = [
+          (rows[k, s], rows[k, t]) for s in range(4) for t in range(4) if s != t
+      ]
+      norm = np.mean([r @ s for r, s in pairs])
+      for i, fisher in enumerate(fishers):
+        # A gradient is the sum of four rows.
+        expected = np.mean([r @ fisher @ s for r, s in pairs]) / 2
+        np.testing.assert_allclose(moved.kl[0][i, k], 16 * expected)
+        np.testing.assert_allclose(moved.per_norm[0][i, k], expected / norm)
+        self.assertBetween(
+            moved.kl[0][i, k], moved.kl[1][i, k], moved.kl[2][i, k]
+        )
+    found = function_space.as_rows(moved)
+    self.assertEqual((found[1]['on'], found[1]['of']), ('a', 'b'))
+    self.assertEqual(found[1]['per_norm_high'], moved.per_norm[2][0, 1])
 
 
 if __name__ == '__main__':

@@ -31,10 +31,11 @@ class ImbalanceTest(absltest.TestCase):
     folder = ROOT / 'runs' / 'imbalance-smoke'
     shutil.rmtree(folder, ignore_errors=True)
     said = study('experiments.imbalance.run', '--variant=smoke')
-    self.assertIn('7 of 7', said)
+    self.assertIn('9 of 9', said)
     results = tables.read(folder / 'results')
     self.assertEqual(set(results), {
-        'steps', 'heldout', 'fixed', 'stages', 'prompts', 'runs'
+        'steps', 'heldout', 'blocks', 'fixed', 'stages', 'prompts', 'function',
+        'runs',
     })
     # Two seeds of 4 steps in blocks of 2, and as many of an optimizer twice.
     self.assertLen(results['steps'], 4 * 2 * 4)
@@ -42,7 +43,12 @@ class ImbalanceTest(absltest.TestCase):
     self.assertGreater(results['steps'].naive.max(), 0)
     self.assertLen(results['stages'], 18)
     self.assertLen(results['prompts'], 18 * 2 * 8)
-    self.assertLen(results['runs'], 7)
+    # Every task's step on every task; two seeds, four tasks, two blocks.
+    function = results['function']
+    self.assertLen(function, 4 * 4)
+    self.assertGreater(function.kl.abs().max(), 0)
+    self.assertLen(results['blocks'], 2 * 4 * 2)
+    self.assertLen(results['runs'], 9)
     printed = study('experiments.imbalance.plot', '--variant=smoke')
     self.assertIn('| mixed | palindrome |', printed)
     for path in ('figure', 'confounds', 'anatomy'):
@@ -68,9 +74,37 @@ class CorrectionsTest(absltest.TestCase):
     )
     self.assertEqual(runs.config_hash.nunique(), 6)
     printed = study('experiments.corrections.plot', '--variant=smoke')
-    self.assertRegex(printed, r'\| mgs \| 2e-04 \| 0\.\d+ \[')
+    self.assertRegex(printed, r'\| mgs \| 3e-04 \| 0\.\d+ \[')
     for name in ('scores', 'profiles'):
       self.assertIn('mgs', (folder / 'figures' / f'{name}.svg').read_text())
+
+
+class CausesTest(absltest.TestCase):
+
+  def test_smoke(self):
+    folder = ROOT / 'runs' / 'causes-smoke'
+    shutil.rmtree(folder, ignore_errors=True)
+    said = study('experiments.causes.run', '--variant=smoke')
+    self.assertIn('10 of 10', said)
+    results = tables.read(folder / 'results')
+    steps, heldout = results['steps'], results['heldout']
+    # Two evaluations; of four tasks in two seeds of three parts and in two
+    # subsets, and of one task by itself.
+    self.assertLen(heldout, 2 * (4 * (2 * 3 + 2) + 2))
+    first = heldout[(heldout.step == 0) & (heldout.part != 'subset')]
+    # All start with one policy.
+    self.assertEqual(first.groupby(['seed', 'task']).reward.nunique().max(), 1)
+    # Of the same first gradients one is four times longer.
+    at = steps[steps.step == steps.step.min()].set_index(['part', 'task'])
+    self.assertGreater(
+        at.share_corrected['dose', 'gcd'].sum(),
+        at.share_corrected['base', 'gcd'].sum(),
+    )
+    printed = study('experiments.causes.plot', '--variant=smoke')
+    self.assertIn('| gcd | 4 |', printed)
+    self.assertIn('| all | 32 |', printed)
+    figure = (folder / 'figures' / 'doses.svg').read_text()
+    self.assertIn('palindrome', figure)
 
 
 class EstimatorsTest(absltest.TestCase):

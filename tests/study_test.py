@@ -125,6 +125,30 @@ class AnalysisTest(absltest.TestCase):
     self.assertEqual(sorted(set(found.step)), [18, 24, 30, 36, 42, 48])
 
 
+  def test_followers(self):
+    draw = np.random.default_rng(2)
+    blocks = pd.DataFrame([
+        dict(part='figure', setting=setting, kind='sequence', seed=seed,
+             task=task, step=step, leads=norm, follows=norm**3 / 100,
+             noise=0.01 * draw.uniform())
+        for setting in 'ab' for seed in range(2) for task in 'uvw'
+        for step, norm in enumerate(draw.uniform(1, 9, 20))
+    ])
+    names, inside, across = analysis.followers(blocks)
+    self.assertEqual(names, ['leads', 'follows', 'noise'])
+    for name in ('leads', 'follows'):
+      self.assertGreater(inside[name].low, 0.99)
+      self.assertGreater(across[name].value, 0.5)
+    whole = blocks.leads + blocks.follows + blocks.noise
+    expected = [
+        scipy.stats.spearmanr(own.noise, whole[own.index]).statistic
+        for _, own in blocks.groupby(['setting', 'task', 'seed'])
+    ]
+    np.testing.assert_allclose(
+        inside['noise'].value, np.mean(expected), rtol=1e-5
+    )
+
+
 class RuleOutsTest(absltest.TestCase):
 
   def setUp(self):

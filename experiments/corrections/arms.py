@@ -4,9 +4,12 @@ from experiments.corrections import config
 from experiments.study import Arm
 
 CONFIG = 'experiments/corrections/config.py'
-RATES = 1e-4, 2e-4, 4e-4
-# Learning rates are chosen on other seeds than methods are compared on.
-TUNING_SEEDS = 100, 101
+RATES = 1e-4, 3e-4, 1e-3
+# Learning rates are chosen on another seed than methods are compared on, and in
+# shorter runs.
+TUNING_SEED = 100
+TUNING = 'num_steps=30', 'evaluate.every=30'
+STEPS = 'num_steps=40',
 
 
 def _arm(
@@ -21,15 +24,17 @@ def _arm(
   )
 
 
-def tuning(*keys: str) -> list[Arm]:
+def tuning() -> list[Arm]:
   """Every method of the core at every rate."""
   return [
-      _arm('tuning', method, rate, seed, keys)
-      for method in config.CORE for rate in RATES for seed in TUNING_SEEDS
+      _arm('tuning', method, rate, TUNING_SEED, TUNING)
+      for method in config.CORE for rate in RATES
   ]
 
 
-def core(rates: dict[str, float], seeds: int, *keys: str) -> list[Arm]:
+def core(
+    rates: dict[str, float], seeds: int, keys: tuple[str, ...] = STEPS
+) -> list[Arm]:
   """Every method of the core at its rate; seeds first, so that more follow."""
   return [
       _arm('core', method, rates[method], seed, keys)
@@ -37,6 +42,6 @@ def core(rates: dict[str, float], seeds: int, *keys: str) -> list[Arm]:
   ]
 
 
-def others(rate: float, *keys: str) -> list[Arm]:
+def others(rate: float) -> list[Arm]:
   """Every other method once, at the rate of the plain sum."""
-  return [_arm('others', method, rate, 0, keys) for method in config.OTHERS]
+  return [_arm('others', method, rate, 0, STEPS) for method in config.OTHERS]

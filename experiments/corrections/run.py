@@ -1,9 +1,10 @@
 """Runs the comparison of corrections, and writes its tables.
 
     make study NAME=corrections
-    make study NAME=corrections SEEDS=8    # three more, the others stay
+    python -m experiments.corrections.run --seeds=8    # three more, others stay
 """
 
+from collections.abc import Iterator
 import pathlib
 
 from absl import app, flags
@@ -24,38 +25,39 @@ _SHORT = (
 )
 
 
-def run(chosen: list[study.Arm], folder: pathlib.Path) -> dict:
+def run(chosen: list[study.Arm], folder: pathlib.Path) -> tables.Found:
   """Tables of some arms, by name."""
   outcomes = study.run(chosen, folder, _JOBS.value)
-  runs = tables.load(chosen, folder)
-  return dict(
-      steps=tables.steps(chosen, runs, block=20),
-      heldout=tables.heldout(chosen, runs),
-      runs=tables.provenance(chosen, outcomes),
-  )
+  return tables.all_of(chosen, outcomes, folder, block=20)
+
+
+def parts(folder: pathlib.Path) -> Iterator[tables.Found]:
+  """Runs one after the other: tuning, the core by what it found, and others."""
+  if _VARIANT.value == 'smoke':
+    rates = dict.fromkeys(config.CORE, 3e-4)
+    few = 'total', 'mgs', 'fixed_weights'
+    yield run([
+        arm for arm in arms.core(rates, 2, _SHORT)
+        if arm.labels['method'] in few
+    ], folder)
+    return
+  tuning = run(arms.tuning(), folder)
+  yield tuning
+  rates = findings.best_rates(tuning['heldout'])
+  yield run(arms.core(rates, _SEEDS.value), folder)
+  yield run(arms.others(rates['total']), folder)
 
 
 def main(argv: list[str]) -> None:
-  """Tuning first, then all methods at what was found."""
+  """Writes what is known after every part."""
   del argv
   folder, results, _ = study.folders(_HERE, _VARIANT.value)
-  if _VARIANT.value == 'smoke':
-    rates = dict.fromkeys(config.CORE, 2e-4)
-    few = 'total', 'mgs', 'fixed_weights'
-    parts = [run([
-        arm for arm in arms.core(rates, 2, *_SHORT)
-        if arm.labels['method'] in few
-    ], folder)]
-  else:
-    tuning = run(arms.tuning(), folder)
-    rates = findings.best_rates(tuning['heldout'])
-    parts = [
-        tuning, run(arms.core(rates, _SEEDS.value), folder),
-        run(arms.others(rates['total']), folder),
-    ]
-  for name in parts[0]:
-    table = pd.concat([part[name] for part in parts], ignore_index=True)
-    tables.write(table, results / f'{name}.csv')
+  done = []
+  for part in parts(folder):
+    done.append(part)
+    for name in part:
+      table = pd.concat([each[name] for each in done], ignore_index=True)
+      tables.write(table, results / f'{name}.csv')
 
 
 if __name__ == '__main__':

@@ -85,6 +85,36 @@ def spread(ratio_of: dict[str, Estimate]) -> tuple[str, Estimate]:
   return loudest, ratio_of[loudest]
 
 
+def followers(
+    blocks: pd.DataFrame,
+) -> tuple[list[str], dict[str, Estimate], dict[str, Estimate]]:
+  """How well a block of parameters follows the squared norm of all of them.
+
+  Args:
+    blocks: a row per setting, seed, task and step, a column per block.
+
+  Returns:
+    Names of the blocks; the rank correlation over the steps of a run, averaged
+    over tasks and seeds; and that of the averages of all settings' tasks. The
+    jackknife leaves out tasks.
+  """
+  labels = ['part', 'setting', 'kind', 'seed', 'task', 'step']
+  names = [column for column in blocks.columns if column not in labels]
+  table = blocks.assign(whole=blocks[names].sum(axis=1))
+  inside, across = {}, {}
+  means = table.groupby(['setting', 'task'])[[*names, 'whole']].mean()
+  for name in names:
+    of_runs = table.groupby(['setting', 'task', 'seed'])[[name, 'whole']].apply(
+        lambda own, name=name: ranks(own[name], own.whole)
+    )
+    of_tasks = of_runs.groupby(['setting', 'task']).mean().to_numpy()
+    inside[name] = tables.estimate(gl.jackknife(np.mean, of_tasks))
+    across[name] = tables.estimate(gl.jackknife(
+        gl.rank_correlation, means[name].to_numpy(), means.whole.to_numpy()
+    ))
+  return names, inside, across
+
+
 def ranks(values: Sequence[float], others: Sequence[float]) -> float:
   """Spearman's rank correlation."""
   return float(gl.rank_correlation(np.array(values), np.array(others)))

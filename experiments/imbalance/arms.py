@@ -1,4 +1,4 @@
-"""What is run: figure 1 under four normalizations, and three optimizers."""
+"""What is run: figure 1 and its confounds, and what takes norms apart."""
 
 from collections.abc import Iterator
 
@@ -16,6 +16,8 @@ NORMALIZATIONS = dict(
     fixed='loss.aggregate=fixed_length',
     task='loss.aggregate=token_mean,loss.normalize=task',
 )
+# Of the same policy and prompts, to learn from reference answers.
+SUPERVISED = dict(supervised='objective=supervised')
 # Learning rates whose first updates are about as long.
 OPTIMIZERS = dict(
     adamw='optimizer.name=adamw',
@@ -47,13 +49,14 @@ def figure(seeds: int, keys: list[str]) -> Iterator[Arm]:
 
 
 def fixed(prompts: int, keys: list[str]) -> Iterator[Arm]:
-  """One set of completions of the first policy, under every normalization."""
+  """The first policy: one set of completions under every normalization.
+
+  And the reference answers in their place.
+  """
   flags = f'--prompts={prompts}', '--splits=8', '--json'
   for setting in SETTINGS:
-    for kind, normalization in NORMALIZATIONS.items():
-      yield _arm(
-          'fixed', setting, kind, 0, [normalization, *keys], _MEASURE, flags
-      )
+    for kind, loss in (NORMALIZATIONS | SUPERVISED).items():
+      yield _arm('fixed', setting, kind, 0, [loss, *keys], _MEASURE, flags)
 
 
 def optimizers(keys: list[str]) -> Iterator[Arm]:
@@ -77,12 +80,21 @@ def anatomy(seeds: int, keys: list[str], flags: tuple[str, ...]) -> list[Arm]:
   ]
 
 
+def function_space(keys: list[str], flags: tuple[str, ...]) -> Iterator[Arm]:
+  """What steps along the first policy's task gradients do to the policy."""
+  for setting in SETTINGS:
+    yield _arm(
+        'function', setting, 'first', 0, keys, 'experiments.imbalance.measure',
+        ('--kind=function_space', *flags),
+    )
+
+
 def everything() -> list[Arm]:
   """The study."""
   short = ['num_steps=30', 'evaluate.every=30']
   return [
       *fixed(1024, []), *anatomy(2, [], ()), *figure(3, []),
-      *optimizers(short),
+      *optimizers(short), *function_space([], ()),
   ]
 
 
@@ -92,9 +104,16 @@ def smoke() -> list[Arm]:
       'num_steps=4', 'prompts_per_task=8', 'num_completions=4',
       'evaluate.every=2', 'evaluate.num_completions=1', 'gain_window=1',
   ]
-  parts = fixed(64, keys), figure(2, keys), optimizers(keys)
+  parts = figure(2, keys), optimizers(keys)
+  losses = 'sequence', 'token', *SUPERVISED
   few = '--batches=2', '--token_prompts=2'
   return [
+      *(arm for arm in fixed(64, keys) if arm.labels['setting'] == 'mixed'
+        and arm.labels['kind'] in losses),
       *(arm for part in parts for arm in list(part)[:2]),
       *anatomy(1, ['prompts_per_task=8', 'num_completions=4'], few),
+      *list(function_space(
+          ['prompts_per_task=8', 'num_completions=4'],
+          ('--prompts=24', '--splits=3'),
+      ))[:1],
   ]

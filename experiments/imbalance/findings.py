@@ -8,7 +8,10 @@ import pandas as pd
 from experiments import tables
 from experiments.imbalance import analysis, rule_outs
 from experiments.tables import Found
+import gradlens as gl
 from gradlens.report.summary import Estimate
+
+WINDOWS = 1, 2, 3, 4  # blocks of steps before and after one, of a gain
 
 
 def settings(found: Found) -> list[str]:
@@ -115,6 +118,46 @@ def claims_table(found: Found) -> str:
   return tables.markdown(header, rows)
 
 
+def windows_table(found: Found) -> str:
+  """Does a task with a larger norm gain more next? By the window of the gain.
+
+  Over all blocks of steps and tasks, and of every task by itself.
+  """
+  header = ['setting', 'window, in blocks', 'all tasks and steps',
+            'within tasks']
+  rows = []
+  for setting in settings(found):
+    steps = of(found['steps'], 'figure', setting, 'sequence')
+    for window in WINDOWS:
+      both = analysis.paper_gains(steps, window).merge(
+          steps[['seed', 'task', 'step', 'norm_sq']]
+      )
+      inside = both.groupby(['task', 'seed'])[['norm_sq', 'gain']].apply(
+          lambda own: analysis.ranks(own.norm_sq, own.gain)
+      ).groupby('task').mean()
+      rows.append([
+          setting, window, f'{analysis.ranks(both.norm_sq, both.gain):.2f}',
+          tables.estimate(gl.jackknife(np.mean, inside.to_numpy())),
+      ])
+  return tables.markdown(header, rows)
+
+
+def supervised_table(found: Found) -> str:
+  """The same policy's gradients by rewards and by reference answers."""
+  header = ['setting', 'loss', 'tasks, loudest first', 'largest ratio']
+  rows = []
+  for setting in settings(found):
+    for kind, name in (('sequence', 'GRPO'), ('supervised', 'supervised')):
+      norms = of(found['fixed'], 'fixed', setting, kind).set_index(
+          'task'
+      ).norm_sq.sort_values(ascending=False)
+      rows.append([
+          setting, name, ', '.join(norms.index),
+          f'{norms.max() / norms.min():.3g}',
+      ])
+  return tables.markdown(header, rows)
+
+
 def stages_table(found: Found) -> str:
   """What the spread between tasks is made of."""
   stages = found['stages'].groupby('task')[
@@ -157,12 +200,46 @@ def regression_table(found: Found) -> str:
   return tables.markdown(header, rows)
 
 
+def function_table(found: Found) -> str:
+  """Of each task, what steps along its gradient do to the policy."""
+  header = ['setting', 'task', 'by its own step', 'by its own, of length 1',
+            'other tasks, by its step', 'by its own, to the quietest']
+  rows = []
+  for setting, table in found['function'].groupby('setting', sort=False):
+    own = table[table['on'] == table['of']].set_index('of')
+    others = table[table['on'] != table['of']].groupby('of').kl.mean()
+    for task in own.kl.sort_values(ascending=False).index:
+      bounds = [
+          Estimate(*(1e3 * own.loc[task, name + end]
+                     for end in ('', '_low', '_high')))
+          for name in ('kl', 'per_norm')
+      ]
+      rows.append([
+          setting, task, *bounds, f'{1e3 * others[task]:.3g}',
+          f'{own.kl[task] / own.kl.min():.3g}',
+      ])
+  return tables.markdown(header, rows)
+
+
+def blocks_table(found: Found) -> str:
+  """Does a block of parameters follow the whole, from step to step?"""
+  names, inside, across = analysis.followers(found['blocks'])
+  header = ['block', 'within tasks, over steps', 'across tasks']
+  return tables.markdown(header, [
+      [name, inside[name], across[name]] for name in names
+  ])
+
+
 def all_tables(found: Found) -> Iterator[str]:
   """In the order of README.md."""
   yield figure_table(found)
   yield confounds_table(found)
   yield optimizer_table(found)
   yield claims_table(found)
+  yield windows_table(found)
+  yield supervised_table(found)
   yield stages_table(found)
   yield factors_table(found)
   yield regression_table(found)
+  yield function_table(found)
+  yield blocks_table(found)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from experiments import study, tables
 from experiments.imbalance import arms
+from gradlens.report import history
 
 _HERE = pathlib.Path(__file__).parent
 _VARIANT = flags.DEFINE_enum(
@@ -49,6 +50,33 @@ def anatomy(
   return pd.DataFrame(stages), pd.DataFrame(prompts)
 
 
+def function(
+    chosen: list[study.Arm], outcomes: dict[str, study.Outcome]
+) -> pd.DataFrame:
+  """What tasks' steps do to tasks' policies, a row a pair."""
+  return pd.DataFrame([
+      dict(setting=arm.labels['setting'], **row)
+      for arm in chosen if arm.labels['part'] == 'function'
+      for row in json.loads(outcomes[arm.name].printed)
+  ])
+
+
+def blocks(
+    chosen: list[study.Arm], runs: dict[str, history.Run], block: int
+) -> pd.DataFrame:
+  """Squared norms of blocks of parameters, of the runs of figure 1."""
+  own = [
+      arm for arm in chosen if arm.labels['part'] == 'figure'
+      and arm.labels['kind'] == 'sequence'
+  ]
+  tags = next(iter(runs.values())).scalars
+  names = sorted({
+      tag.split('/')[1] for tag in tags if tag.startswith('layer_norm_sq/')
+  })
+  metrics = {name: f'layer_norm_sq/{name}' for name in names}
+  return tables.steps(own, runs, block, metrics)
+
+
 def main(argv: list[str]) -> None:
   """Runs what is not done, then reads all of it."""
   del argv
@@ -62,10 +90,14 @@ def main(argv: list[str]) -> None:
       results / 'steps.csv',
   )
   tables.write(tables.heldout(chosen, runs), results / 'heldout.csv')
+  tables.write(
+      blocks(chosen, runs, block=2 if smoke else 6), results / 'blocks.csv'
+  )
   tables.write(fixed(chosen, outcomes), results / 'fixed.csv')
   stages, prompts = anatomy(chosen, outcomes)
   tables.write(stages, results / 'stages.csv')
   tables.write(prompts, results / 'prompts.csv')
+  tables.write(function(chosen, outcomes), results / 'function.csv')
   tables.write(tables.provenance(chosen, outcomes), results / 'runs.csv')
 
 

@@ -1,0 +1,137 @@
+"""What the study of causes found, as the tables of its README.md."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from experiments import scores, tables
+from experiments.causes import arms
+from experiments.imbalance import analysis
+from experiments.tables import Found
+import gradlens as gl
+from gradlens.report.summary import Estimate
+
+
+def of(table: pd.DataFrame, part: str, kind: str) -> pd.DataFrame:
+  """The rows of some arms."""
+  return table[(table.part == part) & (table.kind.astype(str) == kind)]
+
+
+def kinds(found: Found, part: str) -> list[str]:
+  """Those of a part, in their order."""
+  heldout = found['heldout']
+  return list(heldout[heldout.part == part].kind.astype(str).unique())
+
+
+def gains(found: Found, part: str, kind: str) -> pd.DataFrame:
+  """Held-out reward, last less first: a row per seed, a column per task."""
+  wide = of(found['heldout'], part, kind).pivot(
+      index=['seed', 'task'], columns='step', values='reward'
+  )
+  return (wide[wide.columns.max()] - wide[wide.columns.min()]).unstack('task')
+
+
+def _paired(
+    own: pd.DataFrame, base: pd.DataFrame, tasks: list[str]
+) -> Estimate:
+  """Of the mean gain of some tasks, seed by seed."""
+  return scores.paired(
+      own[tasks].mean(axis=1).to_numpy(), base[tasks].mean(axis=1).to_numpy()
+  )
+
+
+def dose_table(found: Found) -> str:
+  """Gradients of one task times a factor, all together as long as before."""
+  header = ['task', 'times', 'share of the gradient', 'its gain',
+            'less that without', 'gain of the others', 'less that without']
+  base, rows = gains(found, *arms.BASE), []
+  for kind in kinds(found, 'dose'):
+    task, _, factor = kind.partition('@')
+    own = gains(found, 'dose', kind)
+    others = [name for name in base if name != task]
+    share = of(found['steps'], 'dose', kind).query('task == @task')
+    rows.append([
+        task, factor, f'{share.share_corrected.mean():.0%}',
+        f'{own[task].mean():.3f}', _paired(own, base, [task]),
+        f'{own[others].mean(axis=None):.3f}', _paired(own, base, others),
+    ])
+  return tables.markdown(header, rows)
+
+
+def references_table(found: Found) -> str:
+  """Each task among the others, by itself, and what it takes from them."""
+  header = ['task', 'squared norm, in 1e-3', 'gain among four', 'gain alone',
+            'alone less among four', 'gain of the others without it',
+            'less that with it']
+  base = gains(found, *arms.BASE)
+  norms = analysis.averages(of(found['steps'], *arms.BASE), 'norm_sq')
+  rows = []
+  for task in sorted(kinds(found, 'alone'), key=lambda t: -norms[t].value):
+    alone = gains(found, 'alone', task)
+    row = [task, Estimate(*(1e3 * b for b in norms[task])),
+           f'{base[task].mean():.3f}', f'{alone[task].mean():.3f}',
+           _paired(alone, base, [task]), '', '']
+    if task in kinds(found, 'without'):
+      without = gains(found, 'without', task)
+      row[-2:] = (f'{without.mean(axis=None):.3f}',
+                  _paired(without, base, list(without)))
+    rows.append(row)
+  return tables.markdown(header, rows)
+
+
+def sampling_table(found: Found) -> str:
+  """Prompts in proportion to gradients, beside as many of every task."""
+  header = ['task', 'prompts of 128', 'gain, uniform', 'gain, by gradients',
+            'difference']
+  base, own = gains(found, *arms.BASE), gains(found, 'sampling', 'gradient')
+  prompts = of(found['steps'], 'sampling', 'gradient').groupby('task').prompts
+  rows = [
+      [task, f'{prompts.mean()[task]:.1f}', f'{base[task].mean():.3f}',
+       f'{own[task].mean():.3f}', _paired(own, base, [task])]
+      for task in base
+  ]
+  rows.append(['all', f'{prompts.mean().sum():.0f}',
+               f'{base.mean(axis=None):.3f}', f'{own.mean(axis=None):.3f}',
+               _paired(own, base, list(base))])
+  return tables.markdown(header, rows)
+
+
+def of_subsets(found: Found) -> pd.DataFrame:
+  """A row per random subset: its tasks, their spread, and what goes with it."""
+  rows = []
+  for kind in kinds(found, 'subset'):
+    steps = of(found['steps'], 'subset', kind)
+    norms = steps.groupby('task').norm_sq.mean()
+    gain = gains(found, 'subset', kind).iloc[0][norms.index]
+    rows.append(dict(
+        tasks=', '.join(norms.sort_values(ascending=False).index),
+        ratio=norms.max() / norms.min(),
+        correlation=analysis.ranks(norms, gain),
+    ))
+  return pd.DataFrame(rows)
+
+
+def subsets_table(found: Found) -> str:
+  """Random tasks: how far apart, and does the loudest gain most?"""
+  subsets = of_subsets(found)
+  # Of an unbiased norm below 0 there is no ratio.
+  rows = [
+      [row.tasks, f'{row.ratio:.3g}' if row.ratio > 0 else '--',
+       f'{row.correlation:.2f}'] for row in subsets.itertuples()
+  ]
+  mean = tables.estimate(gl.jackknife(np.mean, subsets.correlation.to_numpy()))
+  known = subsets.ratio[subsets.ratio > 0]
+  rows.append([f'{len(subsets)} subsets', f'median {known.median():.3g}', mean])
+  return tables.markdown(
+      ['tasks, loudest first', 'largest ratio',
+       'rank correlation of squared norm and gain'], rows,
+  )
+
+
+def all_tables(found: Found) -> Iterator[str]:
+  """In the order of README.md."""
+  yield dose_table(found)
+  yield references_table(found)
+  yield sampling_table(found)
+  yield subsets_table(found)

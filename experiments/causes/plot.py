@@ -1,0 +1,55 @@
+"""Draws the figure of the study, and prints its tables.
+
+    python -m experiments.causes.plot
+"""
+
+import pathlib
+
+from absl import app, flags
+import matplotlib.pyplot as plt
+
+from experiments import figures, study, tables
+from experiments.causes import arms, findings
+
+_HERE = pathlib.Path(__file__).parent
+_VARIANT = flags.DEFINE_string('variant', 'all', 'That was run.')
+
+
+def draw_doses(found: tables.Found) -> plt.Figure:
+  """Gains of all tasks by the factor of one task's gradient: every seed."""
+  doses = [kind.split('@') for kind in findings.kinds(found, 'dose')]
+  names = list(dict.fromkeys(task for task, _ in doses))
+  figure, grid = plt.subplots(
+      1, len(names), figsize=(4.5 * len(names), 3), sharey=True, squeeze=False
+  )
+  for axes, dosed in zip(grid[0], names, strict=True):
+    gains = {1.0: findings.gains(found, *arms.BASE)} | {
+        float(dose): findings.gains(found, 'dose', f'{dosed}@{dose}')
+        for task, dose in doses if task == dosed
+    }
+    at = sorted(gains)
+    for color, task in figures.colored(gains[1.0]):
+      for dose in at:
+        axes.plot([dose] * len(gains[dose]), gains[dose][task], '.',
+                  color=color)
+      axes.plot(at, [gains[dose][task].mean() for dose in at], color=color,
+                linewidth=2.5 if task == dosed else 1, label=task)
+    axes.set_xscale('log', base=2)
+    axes.set_xticks(at, [f'{dose:g}' for dose in at])
+    axes.set_xlabel(f'factor of the gradient of {dosed}')
+  grid[0, 0].set_ylabel('gain in held-out reward')
+  grid[0, 0].legend(frameon=False, fontsize=8)
+  return figure
+
+
+def main(argv: list[str]) -> None:
+  """The figure, then tables."""
+  del argv
+  _, results, folder = study.folders(_HERE, _VARIANT.value)
+  found = tables.read(results)
+  figures.save(folder, found, doses=draw_doses)
+  print('\n\n'.join(findings.all_tables(found)))
+
+
+if __name__ == '__main__':
+  app.run(main)

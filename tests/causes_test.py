@@ -1,0 +1,136 @@
+"""The study of causes: its config, its arms, and what it makes of rewards."""
+
+from absl.testing import absltest
+import numpy as np
+import pandas as pd
+import scipy.stats
+
+from experiments.causes import arms, config, findings
+from experiments.zoo import config as zoo
+
+
+class ConfigTest(absltest.TestCase):
+
+  def test_dose(self):
+    c = config.get_config('gcd+spell+sums,dose=spell@0.25,seed=3')
+    self.assertEqual(c.correction.name, 'constant')
+    self.assertEqual(c.correction.kwargs.weights, (1.0, 0.25, 1.0))
+    self.assertTrue(c.correction.match_norm)
+    self.assertEqual(c.seed, 3)
+    self.assertEqual(
+        config.get_config('gcd+spell').to_json(),
+        zoo.get_config('gcd+spell').to_json(),
+    )
+
+  def test_dose_of_no_task(self):
+    for wrong in ('dose=sums@4', 'dose=gcd'):
+      with self.assertRaisesRegex(ValueError, f'{wrong}.*gcd.spell'):
+        config.get_config(f'gcd+spell,{wrong}')
+
+
+class ArmsTest(absltest.TestCase):
+
+  def test_subsets(self):
+    found = arms.subsets(10)
+    self.assertLen(set(found), 10)
+    for tasks in found:
+      self.assertLen(set(tasks), 4)
+      self.assertLessEqual(set(tasks), set(zoo.TASKS))
+    self.assertEqual(arms.subsets(3), found[:3])
+
+  def test_all_have_a_config(self):
+    everything = arms.everything()
+    self.assertLen({arm.name for arm in everything}, len(everything))
+    for arm in everything:
+      path, arg = arm.config.split(':')
+      self.assertEqual(path, arms.CONFIG)
+      tasks = list(config.get_config(arg).tasks)
+      if arm.labels['part'] == 'without':
+        self.assertEqual({*tasks, arm.labels['kind']}, set(arms.TASKS))
+      if arm.labels['part'] == 'alone':
+        self.assertEqual(tasks, [arm.labels['kind']])
+
+
+class FindingsTest(absltest.TestCase):
+
+  def setUp(self):
+    super().setUp()
+    draw = np.random.default_rng(0)
+    self.last = {}
+    heldout, steps = [], []
+    for arm in arms.everything():
+      labels = arm.labels
+      tasks = arm.config.split(':')[1].split(',')[0].split('+')
+      for k, task in enumerate(tasks):
+        last = self.last[*labels.values(), task] = draw.uniform(0.3, 0.6)
+        for step, reward in ((0, 0.2), (30, 0.9), (60, last)):
+          heldout.append(labels | dict(task=task, step=step, reward=reward))
+        for step in range(10, 61, 10):
+          steps.append(labels | dict(
+              task=task, step=step, norm_sq=(1 + k) * draw.uniform(0.9, 1.1),
+              share_corrected=0.25, prompts=16.0 * (1 + k),
+          ))
+    # As they are read from files: a column of subsets has numbers in it.
+    self.found = dict(heldout=pd.DataFrame(heldout), steps=pd.DataFrame(steps))
+
+  def line(self, table, *begin):
+    own = [
+        [cell.strip() for cell in line.strip('|').split('|')]
+        for line in table.splitlines()
+    ]
+    match, = (cells for cells in own if cells[:len(begin)] == list(begin))
+    return match
+
+  def difference(self, part, kind, tasks):
+    """Student's interval of a paired difference, as text has it."""
+    d = [
+        np.mean([self.last[part, kind, seed, task] for task in tasks])
+        - np.mean([self.last[*arms.BASE, seed, task] for task in tasks])
+        for seed in range(3)
+    ]
+    margin = scipy.stats.t.ppf(0.975, 2) * np.std(d, ddof=1) / np.sqrt(3)
+    return findings.Estimate(
+        np.mean(d), np.mean(d) - margin, np.mean(d) + margin
+    )
+
+  def assert_is(self, cell, estimate):
+    self.assertEqual(cell, findings.tables._cell(estimate))
+
+  def test_doses(self):
+    cells = self.line(findings.dose_table(self.found), 'gcd', '0.25')
+    self.assert_is(cells[4], self.difference('dose', 'gcd@0.25', ['gcd']))
+    self.assert_is(cells[6], self.difference(
+        'dose', 'gcd@0.25', ['palindrome', 'spell', 'sums']
+    ))
+
+  def test_references(self):
+    cells = self.line(findings.references_table(self.found), 'spell')
+    self.assert_is(cells[4], self.difference('alone', 'spell', ['spell']))
+    self.assert_is(cells[6], self.difference(
+        'without', 'spell', ['gcd', 'palindrome', 'sums']
+    ))
+
+  def test_sampling(self):
+    table = findings.sampling_table(self.found)
+    cells = self.line(table, 'all')
+    self.assertEqual(cells[1], '160')
+    self.assert_is(
+        cells[4], self.difference('sampling', 'gradient', list(arms.TASKS))
+    )
+    self.assertEqual(self.line(table, 'palindrome')[1], '32.0')
+
+  def test_subsets(self):
+    table = findings.of_subsets(self.found)
+    self.assertLen(table, 10)
+    for i, tasks in enumerate(arms.subsets(10)):
+      self.assertEqual(table.tasks[i], ', '.join(reversed(tasks)))
+      self.assertBetween(table.ratio[i], 3, 5)
+      gain = [self.last['subset', str(i), 0, task] for task in tasks]
+      np.testing.assert_allclose(
+          table.correlation[i], scipy.stats.spearmanr(range(4), gain).statistic,
+          rtol=1e-5,
+      )
+
+
+if __name__ == '__main__':
+  absltest.main()
