@@ -12,8 +12,8 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test quick lint docs docs-check bench trl-check study warm-start \
-  clean
+.PHONY: demo test quick exhaustive lint docs docs-check bench trl-check study \
+  warm-start clean
 
 demo: $(INSTALLED)
 	$(RUN) -m gradlens.main --config=configs/toy.py --workdir=runs/demo
@@ -23,6 +23,11 @@ test: $(INSTALLED)
 
 quick: $(INSTALLED)
 	$(RUN) -m pytest -m 'not slow' $(PYTEST_FLAGS)
+
+# All meshes by all numbers of tasks, of which the tests take some; it takes
+# minutes.
+exhaustive: $(INSTALLED)
+	$(RUN) -m pytest -m exhaustive tests
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff check

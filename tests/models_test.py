@@ -117,6 +117,11 @@ class WeightsTest(parameterized.TestCase):
         np.testing.assert_array_equal, models.load(self.folder)[1], doubled
     )
 
+  def test_who_may_read_the_config_may_read_the_weights(self):
+    for size in ('5GB', 4000):
+      models.save(self.model, self.params, self.folder, max_shard_size=size)
+      self.assertLen({f.stat().st_mode for f in self.folder.iterdir()}, 1)
+
   def test_tensors_go_into_their_shards(self):
     mesh = jax.make_mesh(
         (4, 2), ('fsdp', 'tensor'), (jax.sharding.AxisType.Auto,) * 2

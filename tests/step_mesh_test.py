@@ -104,7 +104,7 @@ def step(sizes, num_tasks, num_splits, apply, *, blocks='global', micro=1,
 one = functools.cache(functools.partial(step, None))
 
 
-class MeshTest(parameterized.TestCase):
+class SameTest(parameterized.TestCase):
 
   def assert_same(self, got, want, *, exact=True):
     (measured, state), (expected, other) = got, want
@@ -127,6 +127,20 @@ class MeshTest(parameterized.TestCase):
         np.testing.assert_allclose(
             a, b, rtol=1e-5, atol=1e-6 * np.abs(b).max(), err_msg=field
         )
+
+
+@pytest.mark.exhaustive
+class ProductTest(SameTest):
+
+  @parameterized.product(
+      num_tasks=(2, 3, 4, 8, 16), num_splits=(1, 2), sizes=MESHES
+  )
+  def test_all_of_all(self, num_tasks, num_splits, sizes):
+    args = num_tasks, num_splits, 'two_pass'
+    self.assert_same(step(sizes, *args), one(*args))
+
+
+class MeshTest(SameTest):
 
   @parameterized.product(sizes=MESHES)
   def test_every_mesh(self, sizes):

@@ -94,10 +94,21 @@ class AnalysisTest(absltest.TestCase):
     )
 
   def test_spread(self):
-    loudest, ratio = analysis.spread(analysis.ratios(self.steps, 'norm_sq'))
+    loudest, ratio = analysis.spread(self.steps)
     self.assertEqual(loudest, 'loud')
     self.assertBetween(4.0, ratio.low, ratio.high)
     self.assertLess(ratio.high - ratio.low, 0.8)
+
+  def test_no_ratio_to_what_may_be_nothing(self):
+    self.steps.loc[self.steps.task == 'quiet', 'norm_sq'] -= 2
+    loudest, ratio = analysis.spread(self.steps)
+    self.assertEqual(loudest, 'loud')
+    self.assertTrue(np.isnan(ratio.low))
+    norms = self.steps.groupby('task').norm_sq.mean()
+    norms['quiet'] = -1.0
+    self.assertTrue(np.isnan(analysis.largest_ratio(norms)))
+    norms['quiet'] = 2.0
+    self.assertEqual(analysis.largest_ratio(norms), norms['loud'] / 2)
 
   def test_gains_over_seeds(self):
     last = np.array([0.5, 0.7, 0.9])

@@ -11,6 +11,7 @@ from experiments.imbalance import analysis
 from experiments.tables import Found
 import gradlens as gl
 from gradlens.report.summary import Estimate
+from gradlens.report.tables import number
 
 
 def of(table: pd.DataFrame, part: str, kind: str) -> pd.DataFrame:
@@ -106,7 +107,7 @@ def of_subsets(found: Found) -> pd.DataFrame:
     gain = gains(found, 'subset', kind).iloc[0][norms.index]
     rows.append(dict(
         tasks=', '.join(norms.sort_values(ascending=False).index),
-        ratio=norms.max() / norms.min(),
+        ratio=analysis.largest_ratio(norms),
         correlation=analysis.ranks(norms, gain),
     ))
   return pd.DataFrame(rows)
@@ -115,14 +116,13 @@ def of_subsets(found: Found) -> pd.DataFrame:
 def subsets_table(found: Found) -> str:
   """Random tasks: how far apart, and does the loudest gain most?"""
   subsets = of_subsets(found)
-  # Of an unbiased norm below 0 there is no ratio.
   rows = [
-      [row.tasks, f'{row.ratio:.3g}' if row.ratio > 0 else '--',
-       f'{row.correlation:.2f}'] for row in subsets.itertuples()
+      [row.tasks, number(row.ratio), f'{row.correlation:.2f}']
+      for row in subsets.itertuples()
   ]
   mean = tables.estimate(gl.jackknife(np.mean, subsets.correlation.to_numpy()))
-  known = subsets.ratio[subsets.ratio > 0]
-  rows.append([f'{len(subsets)} subsets', f'median {known.median():.3g}', mean])
+  median = number(subsets.ratio.median())
+  rows.append([f'{len(subsets)} subsets', f'median {median}', mean])
   return tables.markdown(
       ['tasks, loudest first', 'largest ratio',
        'rank correlation of squared norm and gain'], rows,

@@ -79,10 +79,13 @@ def paper_gains(steps: pd.DataFrame, window: int) -> pd.DataFrame:
   return table.astype(dict(step=float, gain=float))
 
 
-def spread(ratio_of: dict[str, Estimate]) -> tuple[str, Estimate]:
-  """The loudest task, and how much louder it is than the quietest."""
-  loudest = max(ratio_of, key=lambda name: ratio_of[name].value)
-  return loudest, ratio_of[loudest]
+def spread(steps: pd.DataFrame) -> tuple[str, Estimate]:
+  """The loudest task on average, and how much louder it is than the quietest.
+
+  There is no ratio to a norm that cannot be told from 0.
+  """
+  means = steps.groupby('task').norm_sq.mean()
+  return means.idxmax(), ratios(steps, 'norm_sq')[means.idxmax()]
 
 
 def followers(
@@ -113,6 +116,12 @@ def followers(
         gl.rank_correlation, means[name].to_numpy(), means.whole.to_numpy()
     ))
   return names, inside, across
+
+
+def largest_ratio(norms_K: pd.Series) -> float:
+  """Between two tasks; NaN where the smallest estimate is not above 0."""
+  smallest = norms_K.min()
+  return float(norms_K.max() / smallest) if smallest > 0 else np.nan
 
 
 def ranks(values: Sequence[float], others: Sequence[float]) -> float:

@@ -10,6 +10,7 @@ from experiments.imbalance import analysis, rule_outs
 from experiments.tables import Found
 import gradlens as gl
 from gradlens.report.summary import Estimate
+from gradlens.report.tables import number
 
 WINDOWS = 1, 2, 3, 4  # blocks of steps before and after one, of a gain
 
@@ -66,11 +67,11 @@ def confounds_table(found: Found) -> str:
   for setting, kind in kinds(found, 'figure'):
     fixed = of(found['fixed'], 'fixed', setting, kind).set_index('task')
     steps = of(found['steps'], 'figure', setting, kind)
-    loudest, ratio = analysis.spread(analysis.ratios(steps, 'norm_sq'))
+    loudest, ratio = analysis.spread(steps)
     rows.append([
         setting, kind, fixed.norm_sq.idxmax(),
-        f'{fixed.norm_sq.max() / fixed.norm_sq.min():.3g}',
-        f'{fixed.intrinsic.max() / fixed.intrinsic.min():.3g}',
+        number(analysis.largest_ratio(fixed.norm_sq)),
+        number(analysis.largest_ratio(fixed.intrinsic)),
         loudest, ratio,
     ])
   return tables.markdown(header, rows)
@@ -83,7 +84,7 @@ def optimizer_table(found: Found) -> str:
   rows = []
   for setting, kind in kinds(found, 'optimizer'):
     steps = of(found['steps'], 'optimizer', setting, kind)
-    loudest, _ = analysis.spread(analysis.ratios(steps, 'norm_sq'))
+    loudest, _ = analysis.spread(steps)
     rows.append([
         setting, kind, loudest,
         *(analysis.averages(steps, column)[loudest]
@@ -153,7 +154,7 @@ def supervised_table(found: Found) -> str:
       ).norm_sq.sort_values(ascending=False)
       rows.append([
           setting, name, ', '.join(norms.index),
-          f'{norms.max() / norms.min():.3g}',
+          number(analysis.largest_ratio(norms)),
       ])
   return tables.markdown(header, rows)
 

@@ -4,6 +4,7 @@ import functools
 import json
 import pathlib
 import re
+import shutil
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -289,6 +290,9 @@ def save(
           metadata=split.metadata, weight_map=split.tensor_to_filename
       ), indent=2, sort_keys=True))
     save_model(model, folder, tokenizer, str(stored))
+    for file in split.filename_to_tensors:
+      # safetensors lets nobody else read its files.
+      shutil.copymode(folder / 'config.json', folder / file)
   kept = {*split.filename_to_tensors, *([_INDEX] if split.is_sharded else [])}
   for file in epath.Path(path).iterdir():
     ours = re.fullmatch(r'model(-\d{5}-of-\d{5})?\.safetensors', file.name)
