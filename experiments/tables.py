@@ -130,6 +130,11 @@ def estimate(bounds: Sequence[Any]) -> Estimate:
   return Estimate(*map(float, bounds))
 
 
+def correlation(bounds: Sequence[Any]) -> Estimate:
+  """The same of a correlation, which the jackknife does not know ends at 1."""
+  return Estimate(*(float(np.clip(bound, -1, 1)) for bound in bounds))
+
+
 def estimates(
     names: Sequence[str], bounds: Sequence[np.ndarray]
 ) -> dict[str, Estimate]:

@@ -136,6 +136,10 @@ class AnalysisTest(absltest.TestCase):
     self.assertEqual(sorted(set(found.step)), [18, 24, 30, 36, 42, 48])
 
 
+  def test_correlations_end_at_1(self):
+    self.assertEqual(tables.correlation((0.9, 0.5, 1.3)), (0.9, 0.5, 1.0))
+    self.assertEqual(tables.correlation((-0.8, -1.2, 0.1)), (-0.8, -1.0, 0.1))
+
   def test_followers(self):
     draw = np.random.default_rng(2)
     blocks = pd.DataFrame([

@@ -120,7 +120,9 @@ def subsets_table(found: Found) -> str:
       [row.tasks, number(row.ratio), f'{row.correlation:.2f}']
       for row in subsets.itertuples()
   ]
-  mean = tables.estimate(gl.jackknife(np.mean, subsets.correlation.to_numpy()))
+  mean = tables.correlation(
+      gl.jackknife(np.mean, subsets.correlation.to_numpy())
+  )
   median = number(subsets.ratio.median())
   rows.append([f'{len(subsets)} subsets', f'median {median}', mean])
   return tables.markdown(

@@ -8,7 +8,7 @@ RATES = 1e-4, 3e-4, 1e-3
 # Learning rates are chosen on another seed than methods are compared on, and in
 # shorter runs.
 TUNING_SEED = 100
-TUNING = 'num_steps=30', 'evaluate.every=30'
+TUNING = 'num_steps=20', 'evaluate.every=20'
 STEPS = 'num_steps=40',
 
 

@@ -66,7 +66,7 @@ def blocks_table(found: Found) -> str:
         gl.rank_correlation, own.norm_sq.to_numpy(), own.whole.to_numpy()
     )
     rows.append([
-        block, f'{own.norm_sq.sum() / whole:.0%}', tables.estimate(bounds)
+        block, f'{own.norm_sq.sum() / whole:.0%}', tables.correlation(bounds)
     ])
   return tables.markdown(header, rows)
 

@@ -111,8 +111,8 @@ def followers(
         lambda own, name=name: ranks(own[name], own.whole)
     )
     of_tasks = of_runs.groupby(['setting', 'task']).mean().to_numpy()
-    inside[name] = tables.estimate(gl.jackknife(np.mean, of_tasks))
-    across[name] = tables.estimate(gl.jackknife(
+    inside[name] = tables.correlation(gl.jackknife(np.mean, of_tasks))
+    across[name] = tables.correlation(gl.jackknife(
         gl.rank_correlation, means[name].to_numpy(), means.whole.to_numpy()
     ))
   return names, inside, across

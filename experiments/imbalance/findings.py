@@ -138,7 +138,7 @@ def windows_table(found: Found) -> str:
       ).groupby('task').mean()
       rows.append([
           setting, window, f'{analysis.ranks(both.norm_sq, both.gain):.2f}',
-          tables.estimate(gl.jackknife(np.mean, inside.to_numpy())),
+          tables.correlation(gl.jackknife(np.mean, inside.to_numpy())),
       ])
   return tables.markdown(header, rows)
 

@@ -39,13 +39,13 @@ def within(prompts: pd.DataFrame, factor: str) -> Estimate:
   known = np.array([value for value in found if np.isfinite(value)])
   if len(known) < 2:
     return Estimate(np.nan, np.nan, np.nan)
-  return tables.estimate(gl.jackknife(np.mean, known))
+  return tables.correlation(gl.jackknife(np.mean, known))
 
 
 def across(prompts: pd.DataFrame, factor: str) -> Estimate:
   """Rank correlation of tasks' means; the jackknife leaves out tasks."""
   means = _informative(prompts).groupby('task')[['norm_sq', factor]].mean()
-  return tables.estimate(gl.jackknife(
+  return tables.correlation(gl.jackknife(
       gl.rank_correlation, means.norm_sq.to_numpy(), means[factor].to_numpy()
   ))
 
@@ -53,8 +53,6 @@ def across(prompts: pd.DataFrame, factor: str) -> Estimate:
 def _informative(prompts: pd.DataFrame) -> pd.DataFrame:
   """Those whose completions had different rewards: others have no gradient."""
   return prompts[prompts.norm_sq > 0]
-
-
 
 
 def explained(prompts: pd.DataFrame) -> dict[str, float]:
