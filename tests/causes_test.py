@@ -32,7 +32,7 @@ class ArmsTest(absltest.TestCase):
 
   def test_subsets(self):
     found = arms.subsets(10)
-    self.assertLen(set(found), 10)
+    self.assertLen(set(map(tuple, found)), 10)
     for tasks in found:
       self.assertLen(set(tasks), 4)
       self.assertLessEqual(set(tasks), set(zoo.TASKS))
@@ -46,7 +46,10 @@ class ArmsTest(absltest.TestCase):
       self.assertEqual(path, arms.CONFIG)
       tasks = list(config.get_config(arg).tasks)
       if arm.labels['part'] == 'without':
-        self.assertEqual({*tasks, arm.labels['kind']}, set(arms.TASKS))
+        self.assertEqual(
+            {*tasks, arm.labels['kind']},
+            set(arms.SETTINGS[arm.labels['setting']].split('+')),
+        )
       if arm.labels['part'] == 'alone':
         self.assertEqual(tasks, [arm.labels['kind']])
 
@@ -81,11 +84,13 @@ class FindingsTest(absltest.TestCase):
     match, = (cells for cells in own if cells[:len(begin)] == list(begin))
     return match
 
-  def difference(self, part, kind, tasks):
-    """Student's interval of a paired difference, as text has it."""
+  def difference(self, part, setting, kind, tasks):
+    """Student's interval of a paired difference."""
     d = [
-        np.mean([self.last[part, kind, seed, task] for task in tasks])
-        - np.mean([self.last[*arms.BASE, seed, task] for task in tasks])
+        np.mean([self.last[part, setting, kind, seed, task] for task in tasks])
+        - np.mean([
+            self.last['base', setting, 'uniform', seed, task] for task in tasks
+        ])
         for seed in range(3)
     ]
     margin = scipy.stats.t.ppf(0.975, 2) * np.std(d, ddof=1) / np.sqrt(3)
@@ -97,27 +102,34 @@ class FindingsTest(absltest.TestCase):
     self.assertEqual(cell, findings.tables._cell(estimate))
 
   def test_doses(self):
-    cells = self.line(findings.dose_table(self.found), 'gcd', '0.25')
-    self.assert_is(cells[4], self.difference('dose', 'gcd@0.25', ['gcd']))
-    self.assert_is(cells[6], self.difference(
-        'dose', 'gcd@0.25', ['palindrome', 'spell', 'sums']
-    ))
+    args = 'dose', 'mixed', 'gcd@0.25'
+    cells = self.line(
+        findings.dose_table(self.found), 'mixed', 'gcd', '0.25'
+    )
+    self.assert_is(cells[5], self.difference(*args, ['gcd']))
+    self.assert_is(
+        cells[7], self.difference(*args, ['palindrome', 'spell', 'sums'])
+    )
 
   def test_references(self):
-    cells = self.line(findings.references_table(self.found), 'spell')
-    self.assert_is(cells[4], self.difference('alone', 'spell', ['spell']))
-    self.assert_is(cells[6], self.difference(
-        'without', 'spell', ['gcd', 'palindrome', 'sums']
+    cells = self.line(
+        findings.references_table(self.found), 'arithmetic', 'terms'
+    )
+    self.assert_is(
+        cells[5], self.difference('alone', 'arithmetic', 'terms', ['terms'])
+    )
+    self.assert_is(cells[7], self.difference(
+        'without', 'arithmetic', 'terms', ['decimals', 'sums', 'sums3']
     ))
 
   def test_sampling(self):
     table = findings.sampling_table(self.found)
-    cells = self.line(table, 'all')
-    self.assertEqual(cells[1], '160')
-    self.assert_is(
-        cells[4], self.difference('sampling', 'gradient', list(arms.TASKS))
-    )
-    self.assertEqual(self.line(table, 'palindrome')[1], '32.0')
+    cells = self.line(table, 'mixed', 'all')
+    self.assertEqual(cells[2], '160')
+    self.assert_is(cells[5], self.difference(
+        'sampling', 'mixed', 'gradient', arms.SETTINGS['mixed'].split('+')
+    ))
+    self.assertEqual(self.line(table, 'mixed', 'palindrome')[2], '32.0')
 
   def test_subsets(self):
     table = findings.of_subsets(self.found)
@@ -125,7 +137,9 @@ class FindingsTest(absltest.TestCase):
     for i, tasks in enumerate(arms.subsets(10)):
       self.assertEqual(table.tasks[i], ', '.join(reversed(tasks)))
       self.assertBetween(table.ratio[i], 3, 5)
-      gain = [self.last['subset', str(i), 0, task] for task in tasks]
+      gain = [
+          self.last['subset', 'random', str(i), 0, task] for task in tasks
+      ]
       np.testing.assert_allclose(
           table.correlation[i], scipy.stats.spearmanr(range(4), gain).statistic,
           rtol=1e-5,

@@ -1,68 +1,70 @@
 """What is run: four tasks together, and one thing changed at a time."""
 
+from collections.abc import Iterator
 import random
 
+from experiments.imbalance.arms import SETTINGS
 from experiments.study import Arm
 from experiments.zoo import config as zoo
 
 CONFIG = 'experiments/causes/config.py'
-TASKS = 'gcd', 'palindrome', 'spell', 'sums'
 BASE = 'base', 'uniform'
-# The task with the largest gradients (experiments/imbalance), and another.
-DOSED = 'gcd', 'spell'
+# The tasks with the largest gradients (experiments/imbalance).
+LOUDEST = dict(mixed='gcd', arithmetic='sums3')
 DOSES = 0.25, 4
 SAMPLING = 'mixture.kind=gradient', 'mixture.max_prompts=64'
+_LENGTH = 'num_steps=40',
 
 
 def _arm(
-    part: str, kind: str, seed: int, tasks: tuple[str, ...],
+    part: str, setting: str, kind: str, seed: int, tasks: list[str],
     keys: tuple[str, ...],
 ) -> Arm:
   return Arm(
-      dict(part=part, kind=kind, seed=seed), 'gradlens.main',
+      dict(part=part, setting=setting, kind=kind, seed=seed), 'gradlens.main',
       ','.join([f'{CONFIG}:{"+".join(tasks)}', f'seed={seed}', *keys]),
   )
 
 
-def subsets(count: int) -> list[tuple[str, ...]]:
-  """As many tasks of the zoo as TASKS, drawn at random."""
+def subsets(count: int) -> list[list[str]]:
+  """Four tasks of the zoo, drawn at random."""
   draw = random.Random(0)
-  return [
-      tuple(sorted(draw.sample(sorted(zoo.TASKS), len(TASKS))))
-      for _ in range(count)
-  ]
+  return [sorted(draw.sample(sorted(zoo.TASKS), 4)) for _ in range(count)]
 
 
-def paired(seeds: int, *keys: str) -> list[Arm]:
+def paired(
+    setting: str, seeds: int, keys: tuple[str, ...] = _LENGTH
+) -> Iterator[Arm]:
   """What is compared seed by seed; prompts of a task are the same in all."""
-  found = []
+  tasks, loudest = SETTINGS[setting].split('+'), LOUDEST[setting]
   for seed in range(seeds):
-    found.append(_arm(*BASE, seed, TASKS, keys))
-    found.append(_arm('sampling', 'gradient', seed, TASKS, (*SAMPLING, *keys)))
-    found += [
-        _arm('dose', f'{task}@{dose:g}', seed, TASKS,
-             (f'dose={task}@{dose:g}', *keys))
-        for task in DOSED for dose in DOSES
-    ]
-    found += [_arm('alone', task, seed, (task,), keys) for task in TASKS]
-    found += [
-        _arm('without', task, seed, tuple(t for t in TASKS if t != task), keys)
-        for task in TASKS
-    ]
-  return found
+    yield _arm(BASE[0], setting, BASE[1], seed, tasks, keys)
+    for dose in DOSES:
+      kind = f'{loudest}@{dose:g}'
+      yield _arm('dose', setting, kind, seed, tasks, (f'dose={kind}', *keys))
+    yield _arm(
+        'sampling', setting, 'gradient', seed, tasks, (*SAMPLING, *keys)
+    )
+    for task in tasks:
+      others = [other for other in tasks if other != task]
+      yield _arm('alone', setting, task, seed, [task], keys)
+      yield _arm('without', setting, task, seed, others, keys)
 
 
-def random_tasks(count: int, *keys: str) -> list[Arm]:
+def random_tasks(
+    count: int, keys: tuple[str, ...] = _LENGTH
+) -> Iterator[Arm]:
   """One run of each subset."""
-  return [
-      _arm('subset', str(i), 0, tasks, keys)
-      for i, tasks in enumerate(subsets(count))
-  ]
+  for i, tasks in enumerate(subsets(count)):
+    yield _arm('subset', 'random', str(i), 0, tasks, keys)
 
 
 def everything() -> list[Arm]:
   """The study."""
-  return [*paired(3), *random_tasks(10)]
+  return [
+      *(arm for setting in SETTINGS for arm in paired(setting, 3)),
+      *random_tasks(10),
+  ]
 
 
 def smoke() -> list[Arm]:
@@ -73,7 +75,7 @@ def smoke() -> list[Arm]:
   )
   few = BASE, ('sampling', 'gradient'), ('dose', 'gcd@4'), ('alone', 'gcd')
   return [
-      *(arm for arm in paired(2, *keys)
+      *(arm for arm in paired('mixed', 2, keys)
         if (arm.labels['part'], arm.labels['kind']) in few),
-      *random_tasks(2, *keys),
+      *random_tasks(2, keys),
   ]

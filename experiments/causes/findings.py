@@ -14,23 +14,35 @@ from gradlens.report.summary import Estimate
 from gradlens.report.tables import number
 
 
-def of(table: pd.DataFrame, part: str, kind: str) -> pd.DataFrame:
+def of(
+    table: pd.DataFrame, part: str, setting: str, kind: str
+) -> pd.DataFrame:
   """The rows of some arms."""
-  return table[(table.part == part) & (table.kind.astype(str) == kind)]
+  return table[
+      (table.part == part) & (table.setting == setting)
+      & (table.kind.astype(str) == kind)
+  ]
 
 
-def kinds(found: Found, part: str) -> list[str]:
-  """Those of a part, in their order."""
+def kinds(found: Found, part: str) -> list[tuple[str, str]]:
+  """Settings and kinds of a part, in their order."""
   heldout = found['heldout']
-  return list(heldout[heldout.part == part].kind.astype(str).unique())
+  own = heldout[heldout.part == part]
+  pairs = zip(own.setting, own.kind.astype(str), strict=True)
+  return list(dict.fromkeys(pairs))
 
 
-def gains(found: Found, part: str, kind: str) -> pd.DataFrame:
+def gains(found: Found, part: str, setting: str, kind: str) -> pd.DataFrame:
   """Held-out reward, last less first: a row per seed, a column per task."""
-  wide = of(found['heldout'], part, kind).pivot(
+  wide = of(found['heldout'], part, setting, kind).pivot(
       index=['seed', 'task'], columns='step', values='reward'
   )
   return (wide[wide.columns.max()] - wide[wide.columns.min()]).unstack('task')
+
+
+def base_gains(found: Found, setting: str) -> pd.DataFrame:
+  """Of the runs in which nothing is changed."""
+  return gains(found, arms.BASE[0], setting, arms.BASE[1])
 
 
 def _paired(
@@ -44,16 +56,17 @@ def _paired(
 
 def dose_table(found: Found) -> str:
   """Gradients of one task times a factor, all together as long as before."""
-  header = ['task', 'times', 'share of the gradient', 'its gain',
+  header = ['setting', 'task', 'times', 'share of the gradient', 'its gain',
             'less that without', 'gain of the others', 'less that without']
-  base, rows = gains(found, *arms.BASE), []
-  for kind in kinds(found, 'dose'):
+  rows = []
+  for setting, kind in kinds(found, 'dose'):
     task, _, factor = kind.partition('@')
-    own = gains(found, 'dose', kind)
+    base = base_gains(found, setting)
+    own = gains(found, 'dose', setting, kind)
     others = [name for name in base if name != task]
-    share = of(found['steps'], 'dose', kind).query('task == @task')
+    share = of(found['steps'], 'dose', setting, kind).query('task == @task')
     rows.append([
-        task, factor, f'{share.share_corrected.mean():.0%}',
+        setting, task, factor, f'{share.share_corrected.mean():.0%}',
         f'{own[task].mean():.3f}', _paired(own, base, [task]),
         f'{own[others].mean(axis=None):.3f}', _paired(own, base, others),
     ])
@@ -62,19 +75,21 @@ def dose_table(found: Found) -> str:
 
 def references_table(found: Found) -> str:
   """Each task among the others, by itself, and what it takes from them."""
-  header = ['task', 'squared norm, in 1e-3', 'gain among four', 'gain alone',
-            'alone less among four', 'gain of the others without it',
-            'less that with it']
-  base = gains(found, *arms.BASE)
-  norms = analysis.averages(of(found['steps'], *arms.BASE), 'norm_sq')
+  header = ['setting', 'task', 'squared norm, in 1e-3', 'gain among four',
+            'gain alone', 'alone less among four',
+            'gain of the others without it', 'less that with it']
   rows = []
-  for task in sorted(kinds(found, 'alone'), key=lambda t: -norms[t].value):
-    alone = gains(found, 'alone', task)
-    row = [task, Estimate(*(1e3 * b for b in norms[task])),
+  for setting, task in kinds(found, 'alone'):
+    base, alone = base_gains(found, setting), gains(
+        found, 'alone', setting, task
+    )
+    steps = of(found['steps'], arms.BASE[0], setting, arms.BASE[1])
+    norm = analysis.averages(steps, 'norm_sq')[task]
+    row = [setting, task, Estimate(*(1e3 * bound for bound in norm)),
            f'{base[task].mean():.3f}', f'{alone[task].mean():.3f}',
            _paired(alone, base, [task]), '', '']
-    if task in kinds(found, 'without'):
-      without = gains(found, 'without', task)
+    if (setting, task) in kinds(found, 'without'):
+      without = gains(found, 'without', setting, task)
       row[-2:] = (f'{without.mean(axis=None):.3f}',
                   _paired(without, base, list(without)))
     rows.append(row)
@@ -83,28 +98,34 @@ def references_table(found: Found) -> str:
 
 def sampling_table(found: Found) -> str:
   """Prompts in proportion to gradients, beside as many of every task."""
-  header = ['task', 'prompts of 128', 'gain, uniform', 'gain, by gradients',
-            'difference']
-  base, own = gains(found, *arms.BASE), gains(found, 'sampling', 'gradient')
-  prompts = of(found['steps'], 'sampling', 'gradient').groupby('task').prompts
-  rows = [
-      [task, f'{prompts.mean()[task]:.1f}', f'{base[task].mean():.3f}',
-       f'{own[task].mean():.3f}', _paired(own, base, [task])]
-      for task in base
-  ]
-  rows.append(['all', f'{prompts.mean().sum():.0f}',
-               f'{base.mean(axis=None):.3f}', f'{own.mean(axis=None):.3f}',
-               _paired(own, base, list(base))])
+  header = ['setting', 'task', 'prompts, by gradients', 'gain, uniform',
+            'gain, by gradients', 'difference']
+  rows = []
+  for setting, kind in kinds(found, 'sampling'):
+    base, own = base_gains(found, setting), gains(
+        found, 'sampling', setting, kind
+    )
+    steps = of(found['steps'], 'sampling', setting, kind)
+    prompts = steps.groupby('task').prompts.mean()
+    rows += [
+        [setting, task, f'{prompts[task]:.1f}', f'{base[task].mean():.3f}',
+         f'{own[task].mean():.3f}', _paired(own, base, [task])]
+        for task in base
+    ]
+    rows.append([
+        setting, 'all', f'{prompts.sum():.0f}', f'{base.mean(axis=None):.3f}',
+        f'{own.mean(axis=None):.3f}', _paired(own, base, list(base)),
+    ])
   return tables.markdown(header, rows)
 
 
 def of_subsets(found: Found) -> pd.DataFrame:
   """A row per random subset: its tasks, their spread, and what goes with it."""
   rows = []
-  for kind in kinds(found, 'subset'):
-    steps = of(found['steps'], 'subset', kind)
+  for setting, kind in kinds(found, 'subset'):
+    steps = of(found['steps'], 'subset', setting, kind)
     norms = steps.groupby('task').norm_sq.mean()
-    gain = gains(found, 'subset', kind).iloc[0][norms.index]
+    gain = gains(found, 'subset', setting, kind).iloc[0][norms.index]
     rows.append(dict(
         tasks=', '.join(norms.sort_values(ascending=False).index),
         ratio=analysis.largest_ratio(norms),

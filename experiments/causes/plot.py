@@ -16,18 +16,19 @@ _VARIANT = flags.DEFINE_string('variant', 'all', 'That was run.')
 
 
 def draw_doses(found: tables.Found) -> plt.Figure:
-  """Gains of all tasks by the factor of one task's gradient: every seed."""
-  doses = [kind.split('@') for kind in findings.kinds(found, 'dose')]
-  names = list(dict.fromkeys(task for task, _ in doses))
+  """Gains of all tasks by the factor of the loudest one's gradient."""
+  doses = findings.kinds(found, 'dose')
+  settings = list(dict.fromkeys(setting for setting, _ in doses))
   figure, grid = plt.subplots(
-      1, len(names), figsize=(4.5 * len(names), 3), sharey=True, squeeze=False
+      1, len(settings), figsize=(4.5 * len(settings), 3), sharey=True,
+      squeeze=False,
   )
-  for axes, dosed in zip(grid[0], names, strict=True):
-    gains = {1.0: findings.gains(found, *arms.BASE)} | {
-        float(dose): findings.gains(found, 'dose', f'{dosed}@{dose}')
-        for task, dose in doses if task == dosed
+  for axes, setting in zip(grid[0], settings, strict=True):
+    gains = {1.0: findings.base_gains(found, setting)} | {
+        float(kind.split('@')[1]): findings.gains(found, 'dose', setting, kind)
+        for own, kind in doses if own == setting
     }
-    at = sorted(gains)
+    at, dosed = sorted(gains), arms.LOUDEST[setting]
     for color, task in figures.colored(gains[1.0]):
       for dose in at:
         axes.plot([dose] * len(gains[dose]), gains[dose][task], '.',
@@ -37,8 +38,8 @@ def draw_doses(found: tables.Found) -> plt.Figure:
     axes.set_xscale('log', base=2)
     axes.set_xticks(at, [f'{dose:g}' for dose in at])
     axes.set_xlabel(f'factor of the gradient of {dosed}')
+    axes.legend(frameon=False, fontsize=8)
   grid[0, 0].set_ylabel('gain in held-out reward')
-  grid[0, 0].legend(frameon=False, fontsize=8)
   return figure
 
 
