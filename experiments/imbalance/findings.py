@@ -58,6 +58,12 @@ def figure_table(found: Found) -> str:
   return tables.markdown(header, rows)
 
 
+def first_policy(found: Found, setting: str, kind: str) -> pd.DataFrame:
+  """Tasks at fixed parameters, the loudest first."""
+  own = of(found['fixed'], 'fixed', setting, kind).set_index('task')
+  return own.sort_values('norm_sq', ascending=False)
+
+
 def confounds_table(found: Found) -> str:
   """The largest ratio under every normalization."""
   header = ['setting', 'normalization', 'loudest', 'ratio, first policy',
@@ -65,12 +71,12 @@ def confounds_table(found: Found) -> str:
             'ratio, training']
   rows = []
   for setting, kind in kinds(found, 'figure'):
-    fixed = of(found['fixed'], 'fixed', setting, kind).set_index('task')
+    fixed = first_policy(found, setting, kind)
     steps = of(found['steps'], 'figure', setting, kind)
     loudest, ratio = analysis.spread(steps)
     rows.append([
-        setting, kind, fixed.norm_sq.idxmax(),
-        number(analysis.largest_ratio(fixed.norm_sq)),
+        setting, kind, fixed.index[0],
+        Estimate(*fixed.iloc[0][['ratio', 'ratio_low', 'ratio_high']]),
         number(analysis.largest_ratio(fixed.intrinsic)),
         loudest, ratio,
     ])
@@ -145,17 +151,16 @@ def windows_table(found: Found) -> str:
 
 def supervised_table(found: Found) -> str:
   """The same policy's gradients by rewards and by reference answers."""
-  header = ['setting', 'loss', 'tasks, loudest first', 'largest ratio']
+  header = ['setting', 'loss', 'task', 'squared norm, in 1e-3']
   rows = []
   for setting in settings(found):
     for kind, name in (('sequence', 'GRPO'), ('supervised', 'supervised')):
-      norms = of(found['fixed'], 'fixed', setting, kind).set_index(
-          'task'
-      ).norm_sq.sort_values(ascending=False)
-      rows.append([
-          setting, name, ', '.join(norms.index),
-          number(analysis.largest_ratio(norms)),
-      ])
+      fixed = first_policy(found, setting, kind)
+      bounds = (1e3 * fixed[name] for name in ('norm_sq', 'low', 'high'))
+      rows += [
+          [setting, name, task, Estimate(*values)]
+          for task, *values in zip(fixed.index, *bounds, strict=True)
+      ]
   return tables.markdown(header, rows)
 
 

@@ -24,13 +24,15 @@ _JOBS = flags.DEFINE_integer('jobs', 2, 'Runs at a time, each on one core.')
 def fixed(
     chosen: list[study.Arm], outcomes: dict[str, study.Outcome]
 ) -> pd.DataFrame:
-  """What `gradlens.measure` printed, a row a task."""
+  """What `gradlens.measure` printed, a row a task; ratios to the quietest."""
   rows = []
   for arm in (arm for arm in chosen if arm.labels['part'] == 'fixed'):
     found = json.loads(outcomes[arm.name].printed)
     for task, (value, low, high) in found['norm_sq'].items():
+      ratio, ratio_low, ratio_high = found['ratio'][task]
       rows.append(arm.labels | dict(
           task=task, norm_sq=value, low=low, high=high,
+          ratio=ratio, ratio_low=ratio_low, ratio_high=ratio_high,
           naive=found['naive'][task], intrinsic=found['intrinsic'][task][0],
           reward=found['rewards'][task][0],
       ))
