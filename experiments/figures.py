@@ -24,6 +24,13 @@ def colored(things: Iterable[Any]) -> Iterator[tuple[str, Any]]:
   return zip(COLORS, things, strict=False)
 
 
+def legend_beside(axes: plt.Axes) -> None:
+  """To the right of it, where no data is."""
+  axes.legend(
+      frameon=False, fontsize=8, loc='center left', bbox_to_anchor=(1, 0.5)
+  )
+
+
 def save(
     folder: pathlib.Path, found: Any, **draw: Callable[[Any], plt.Figure]
 ) -> None:

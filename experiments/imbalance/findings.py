@@ -164,17 +164,21 @@ def supervised_table(found: Found) -> str:
   return tables.markdown(header, rows)
 
 
+def stages(found: Found) -> pd.DataFrame:
+  """Of every task, the means over seeds."""
+  columns = [*rule_outs.STAGES, 'norm_sq']
+  return found['stages'].groupby('task')[columns].mean()
+
+
 def stages_table(found: Found) -> str:
   """What the spread between tasks is made of."""
-  stages = found['stages'].groupby('task')[
-      [*rule_outs.STAGES, 'norm_sq']
-  ].mean()
-  shares = rule_outs.stage_shares(stages)
+  stages_of = stages(found)
+  shares = rule_outs.stage_shares(stages_of)
   header = ['stage', 'smallest', 'largest', 'share of the spread']
   rows = [
-      [stage, f'{stages[stage].min():.3g} ({stages[stage].idxmin()})',
-       f'{stages[stage].max():.3g} ({stages[stage].idxmax()})', shares[stage]]
-      for stage in rule_outs.STAGES
+      [stage, f'{own.min():.3g} ({own.idxmin()})',
+       f'{own.max():.3g} ({own.idxmax()})', shares[stage]]
+      for stage, own in stages_of[list(rule_outs.STAGES)].items()
   ]
   return tables.markdown(header, rows)
 
@@ -208,21 +212,22 @@ def regression_table(found: Found) -> str:
 
 def function_table(found: Found) -> str:
   """Of each task, what steps along its gradient do to the policy."""
-  header = ['setting', 'task', 'by its own step', 'by its own, of length 1',
-            'other tasks, by its step', 'by its own, to the quietest']
+  header = ['setting', 'task', 'squared norm, in 1e-3',
+            'divergence by its own step, in nats', 'that over the squared norm',
+            'of other tasks, by its step']
   rows = []
   for setting, table in found['function'].groupby('setting', sort=False):
     own = table[table['on'] == table['of']].set_index('of')
     others = table[table['on'] != table['of']].groupby('of').kl.mean()
+    norms = first_policy(found, setting, 'sequence').norm_sq
     for task in own.kl.sort_values(ascending=False).index:
       bounds = [
-          Estimate(*(1e3 * own.loc[task, name + end]
-                     for end in ('', '_low', '_high')))
+          Estimate(*own.loc[task, [name, f'{name}_low', f'{name}_high']])
           for name in ('kl', 'per_norm')
       ]
       rows.append([
-          setting, task, *bounds, f'{1e3 * others[task]:.3g}',
-          f'{own.kl[task] / own.kl.min():.3g}',
+          setting, task, number(1e3 * norms[task]), *bounds,
+          number(others[task]),
       ])
   return tables.markdown(header, rows)
 

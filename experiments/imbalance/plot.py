@@ -30,7 +30,7 @@ def draw_figure(found: tables.Found) -> plt.Figure:
   """Squared norms, learning gains and rewards, as in the paper's figure 1."""
   settings = findings.settings(found)
   figure, grid = plt.subplots(
-      len(settings), 3, figsize=(9, 2.6 * len(settings)), sharex=True,
+      len(settings), 3, figsize=(10, 2.6 * len(settings)), sharex=True,
       squeeze=False,
   )
   titles = 'squared norm (unbiased)', 'learning gain', 'training reward'
@@ -44,7 +44,7 @@ def draw_figure(found: tables.Found) -> plt.Figure:
     line[0].set_ylabel(setting)
     line[0].axhline(0, color='gray', linewidth=0.5)
     line[1].axhline(0, color='gray', linewidth=0.5)
-    line[2].legend(frameon=False, fontsize=8)
+    figures.legend_beside(line[2])
   for axes, title in zip(grid[0], titles, strict=True):
     axes.set_title(title)
   for axes in grid[-1]:
@@ -53,33 +53,38 @@ def draw_figure(found: tables.Found) -> plt.Figure:
 
 
 def draw_confounds(found: tables.Found) -> plt.Figure:
-  """Norms of the first policy's gradients under every normalization."""
+  """Norms of the first policy's gradients under every loss."""
+  settings = findings.settings(found)
   figure, grid = plt.subplots(
-      1, len(findings.settings(found)), figsize=(9, 3), squeeze=False
+      1, len(settings), figsize=(10, 3), squeeze=False
   )
-  for axes, setting in zip(grid[0], findings.settings(found), strict=True):
+  for axes, setting in zip(grid[0], settings, strict=True):
     table = found['fixed'][found['fixed'].setting == setting]
-    for color, (task, own) in figures.colored(table.groupby('task')):
-      own = own.set_index('kind')
+    losses = list(table.kind.unique())
+    for i, (color, (task, own)) in enumerate(
+        figures.colored(table.groupby('task'))
+    ):
+      at = [losses.index(kind) + 0.12 * (i - 1.5) for kind in own.kind]
       axes.errorbar(
-          own.index, own.norm_sq, color=color, label=task, capsize=2,
+          at, own.norm_sq, color=color, label=task, fmt='o', markersize=4,
           yerr=[own.norm_sq - own.low, own.high - own.norm_sq],
-          marker='o', markersize=4, linewidth=1,
       )
     axes.set_title(setting)
-    axes.set_yscale('symlog', linthresh=1e-4)
-    axes.set_xlabel('normalization of the loss')
-    axes.legend(frameon=False, fontsize=8)
+    axes.set_yscale('symlog', linthresh=1e-3)
+    axes.axhline(0, color='gray', linewidth=0.5)
+    axes.set_xticks(range(len(losses)), losses)
+    axes.set_xlabel('loss')
+    figures.legend_beside(axes)
   grid[0, 0].set_ylabel('squared norm (unbiased)')
   return figure
 
 
 def draw_anatomy(found: tables.Found) -> plt.Figure:
   """Every task's stages, from its tokens to its squared norm."""
-  stages = found['stages'].groupby('task')[list(rule_outs.STAGES)].mean()
-  stages = stages.loc[stages.prod(axis=1).sort_values().index]
+  stages = findings.stages(found)
+  known = stages[stages.norm_sq > 0].sort_values('norm_sq')
+  known = known[list(rule_outs.STAGES)]
   figure, axes = plt.subplots(figsize=(9, 4))
-  known = stages[(stages > 0).all(axis=1)]
   logs = np.log10(known / np.exp(np.log(known).mean()))
   left = {True: np.zeros(len(logs)), False: np.zeros(len(logs))}
   for color, stage in figures.colored(rule_outs.STAGES):
