@@ -139,6 +139,8 @@ def windows_table(found: Found) -> str:
       both = analysis.paper_gains(steps, window).merge(
           steps[['seed', 'task', 'step', 'norm_sq']]
       )
+      if both.empty:
+        continue  # a run as short as that has none
       inside = both.groupby(['task', 'seed'])[['norm_sq', 'gain']].apply(
           lambda own: analysis.ranks(own.norm_sq, own.gain)
       ).groupby('task').mean()
