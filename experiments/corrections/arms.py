@@ -4,7 +4,9 @@ from experiments.corrections import config
 from experiments.study import Arm
 
 CONFIG = 'experiments/corrections/config.py'
-RATES = 1e-4, 3e-4, 1e-3
+RATES = 3e-5, 1e-4, 3e-4, 1e-3
+# Without 0, whose prompts the model has been trained on (experiments/zoo).
+SEEDS = range(1, 100)
 # Learning rates are chosen on another seed than methods are compared on, and in
 # shorter runs.
 TUNING_SEED = 100
@@ -38,10 +40,13 @@ def core(
   """Every method of the core at its rate; seeds first, so that more follow."""
   return [
       _arm('core', method, rates[method], seed, keys)
-      for seed in range(seeds) for method in config.CORE
+      for seed in SEEDS[:seeds] for method in config.CORE
   ]
 
 
 def others(rate: float) -> list[Arm]:
   """Every other method once, at the rate of the plain sum."""
-  return [_arm('others', method, rate, 0, STEPS) for method in config.OTHERS]
+  return [
+      _arm('others', method, rate, SEEDS[0], STEPS)
+      for method in config.OTHERS
+  ]

@@ -18,6 +18,7 @@ _VARIANT = flags.DEFINE_enum(
     'variant', 'all', ['all', 'smoke'], 'The study, or a few steps of it.'
 )
 _SEEDS = flags.DEFINE_integer('seeds', 5, 'Seeds of every method.')
+_OTHERS = flags.DEFINE_boolean('others', True, 'Run the other methods, too.')
 _JOBS = flags.DEFINE_integer('jobs', 2, 'Runs at a time, each on one core.')
 _SHORT = (
     'num_steps=4', 'prompts_per_task=8', 'num_completions=4',
@@ -45,7 +46,8 @@ def parts(folder: pathlib.Path) -> Iterator[tables.Found]:
   yield tuning
   rates = findings.best_rates(tuning['heldout'])
   yield run(arms.core(rates, _SEEDS.value), folder)
-  yield run(arms.others(rates['total']), folder)
+  if _OTHERS.value:
+    yield run(arms.others(rates['total']), folder)
 
 
 def main(argv: list[str]) -> None:
