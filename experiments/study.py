@@ -112,8 +112,9 @@ def run(
     raise ValueError(f'arms share a name: {sorted(names)}')
   folder.mkdir(parents=True, exist_ok=True)
   cores = queue.SimpleQueue()
+  own = sorted(os.sched_getaffinity(0))
   for i in range(jobs):
-    cores.put(sorted(os.sched_getaffinity(0))[i % os.cpu_count()])
+    cores.put(own[i % len(own)])
   outcomes, begun = {}, set()
   with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
     waiting = {
@@ -127,7 +128,7 @@ def run(
             f' {outcomes[arm.name].cpu_seconds:.0f} s of CPU time')
     except BaseException:
       pool.shutdown(wait=False, cancel_futures=True)
-      for process in begun:
+      for process in list(begun):
         process.terminate()
       raise
   return {name: outcomes[name] for name in names}

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 import random
 
-from experiments.imbalance.arms import SETTINGS
+from experiments.imbalance.arms import SEEDS, SETTINGS
 from experiments.study import Arm
 from experiments.zoo import config as zoo
 
 CONFIG = 'experiments/causes/config.py'
 BASE = 'base', 'uniform'
-# The tasks with the largest gradients (experiments/imbalance).
+# Of the largest gradients: before training, and in it (experiments/imbalance).
 LOUDEST = dict(mixed='gcd', arithmetic='sums3')
 DOSES = 0.25, 4
 SAMPLING = 'mixture.kind=gradient', 'mixture.max_prompts=64'
@@ -37,7 +37,7 @@ def paired(
 ) -> Iterator[Arm]:
   """What is compared seed by seed; prompts of a task are the same in all."""
   tasks, loudest = SETTINGS[setting].split('+'), LOUDEST[setting]
-  for seed in range(seeds):
+  for seed in SEEDS[:seeds]:
     yield _arm(BASE[0], setting, BASE[1], seed, tasks, keys)
     for dose in DOSES:
       kind = f'{loudest}@{dose:g}'
@@ -56,7 +56,7 @@ def random_tasks(
 ) -> Iterator[Arm]:
   """One run of each subset."""
   for i, tasks in enumerate(subsets(count)):
-    yield _arm('subset', 'random', str(i), 0, tasks, keys)
+    yield _arm('subset', 'random', str(i), SEEDS[0], tasks, keys)
 
 
 def everything() -> list[Arm]:

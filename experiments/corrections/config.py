@@ -56,7 +56,7 @@ OTHERS = {
 } | {
     kind: dict(mixture=dict(kind=kind, max_prompts=64))
     for kind in ('sec', 'dump', 'pac', 'aligned')
-}
+} | dict(mt_grpo_mixture=dict(mixture=dict(kind='mt_grpo', max_prompts=64)))
 METHODS = CORE | OTHERS
 
 

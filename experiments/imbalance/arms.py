@@ -18,7 +18,7 @@ NORMALIZATIONS = dict(
 )
 # Of the same policy and prompts, to learn from reference answers.
 SUPERVISED = dict(supervised='objective=supervised')
-# Learning rates whose first updates are about as long.
+# Learning rates whose updates are of the same order.
 OPTIMIZERS = dict(
     adamw='optimizer.name=adamw',
     lion='optimizer.name=lion',
@@ -26,6 +26,8 @@ OPTIMIZERS = dict(
 )
 CLIPS = dict(clip='optimizer.clip_norm=1.0', free='optimizer.clip_norm=0.0')
 
+# Without 0, whose prompts the model has been trained on (experiments/zoo).
+SEEDS = 1, 2, 3
 _MAIN, _MEASURE = 'gradlens.main', 'gradlens.measure'
 
 
@@ -44,7 +46,7 @@ def figure(seeds: int, keys: list[str]) -> Iterator[Arm]:
   """Training runs: several of the first normalization, one of the others."""
   for setting in SETTINGS:
     for i, (kind, normalization) in enumerate(NORMALIZATIONS.items()):
-      for seed in range(1 if i else seeds):
+      for seed in SEEDS[:1 if i else seeds]:
         yield _arm('figure', setting, kind, seed, [normalization, *keys])
 
 
@@ -56,7 +58,9 @@ def fixed(prompts: int, keys: list[str]) -> Iterator[Arm]:
   flags = f'--prompts={prompts}', '--splits=8', '--json'
   for setting in SETTINGS:
     for kind, loss in (NORMALIZATIONS | SUPERVISED).items():
-      yield _arm('fixed', setting, kind, 0, [loss, *keys], _MEASURE, flags)
+      yield _arm(
+          'fixed', setting, kind, SEEDS[0], [loss, *keys], _MEASURE, flags
+      )
 
 
 def optimizers(keys: list[str]) -> Iterator[Arm]:
@@ -65,7 +69,8 @@ def optimizers(keys: list[str]) -> Iterator[Arm]:
     for name, optimizer in OPTIMIZERS.items():
       for clip, norm in CLIPS.items():
         yield _arm(
-            'optimizer', setting, f'{name}-{clip}', 0, [optimizer, norm, *keys]
+            'optimizer', setting, f'{name}-{clip}', SEEDS[0],
+            [optimizer, norm, *keys],
         )
 
 
@@ -76,7 +81,7 @@ def anatomy(seeds: int, keys: list[str], flags: tuple[str, ...]) -> list[Arm]:
           dict(part='anatomy', setting='zoo', kind='first', seed=seed),
           'experiments.imbalance.measure',
           ','.join([f'{CONFIG}:seed={seed}', *keys]), flags,
-      ) for seed in range(seeds)
+      ) for seed in SEEDS[:seeds]
   ]
 
 
@@ -84,8 +89,8 @@ def function_space(keys: list[str], flags: tuple[str, ...]) -> Iterator[Arm]:
   """What steps along the first policy's task gradients do to the policy."""
   for setting in SETTINGS:
     yield _arm(
-        'function', setting, 'first', 0, keys, 'experiments.imbalance.measure',
-        ('--kind=function_space', *flags),
+        'function', setting, 'first', SEEDS[0], keys,
+        'experiments.imbalance.measure', ('--kind=function_space', *flags),
     )
 
 
