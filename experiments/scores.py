@@ -1,8 +1,9 @@
-"""Scores of runs compared: N seeds by K tasks, as rliable does.
+"""Scores of runs compared: N seeds by K tasks, in the measures of rliable.
 
-Seeds are drawn again for each task by itself (a stratified bootstrap), since a
-seed is another run of every task. Where methods share seeds, prompts and keys,
-`paired` compares them seed by seed, which is sharper.
+A seed is one run of all tasks, by one policy: seeds are drawn again whole, and
+not for each task by itself, as rliable does where every task is a run. Where
+methods share seeds, prompts and keys, `paired` compares them seed by seed,
+which is sharper.
 
 References:
   Agarwal et al., Deep Reinforcement Learning at the Edge of the Statistical
@@ -48,15 +49,16 @@ def profile(scores_NxK: np.ndarray, at_T: np.ndarray) -> np.ndarray:
 def bootstrap(
     statistic: Callable[..., np.ndarray], *scores: np.ndarray, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """`(value, low, high)` of a statistic: percentiles of its bootstrap."""
+  """`(value, low, high)` of a statistic: percentiles of its bootstrap.
+
+  The same seeds are drawn of all scores. Of five seeds such an interval is too
+  narrow: where there is Student's t, as of means, take that.
+  """
   draw = np.random.default_rng(seed)
-
-  def again(scores_NxK):
-    index = draw.integers(0, len(scores_NxK), scores_NxK.shape)
-    return np.take_along_axis(scores_NxK, index, axis=0)
-
+  n = len(scores[0])
   repeats = np.array([
-      statistic(*map(again, scores)) for _ in range(_REPEATS)
+      statistic(*(own[index] for own in scores))
+      for index in draw.integers(0, n, (_REPEATS, n))
   ])
   low, high = np.percentile(repeats, [2.5, 97.5], axis=0)
   return np.asarray(statistic(*scores)), low, high
@@ -67,6 +69,11 @@ def estimate(
 ) -> Estimate:
   """A number of the bootstrap."""
   return tables.estimate(bootstrap(statistic, *scores))
+
+
+def mean(scores_NxK: np.ndarray) -> Estimate:
+  """Over seeds and tasks (Student's t over seeds)."""
+  return tables.estimate(gl.jackknife(np.mean, scores_NxK))
 
 
 def paired(scores_N: np.ndarray, others_N: np.ndarray) -> Estimate:

@@ -52,8 +52,9 @@ def steps(
 ) -> pd.DataFrame:
   """Means over blocks of as many steps; `step` is the last of a block.
 
-  Columns are those of `metrics`. What is not known of a step, as shares of an
-  update by a learning rate of 0, has no part in its block.
+  Columns are those of `metrics`. What is not known of a step has no part in its
+  block; nor have a task's other shares where that of the update is not known,
+  of a learning rate of 0.
   """
   parts = []
   for arm in (arm for arm in arms if arm.name in runs):
@@ -63,7 +64,11 @@ def steps(
     for k, task in enumerate(run.tasks):
       own = pd.DataFrame({
           name: run.per_task(tag)[:, k] for name, tag in metrics.items()
-      }).groupby(last).mean()
+      })
+      shares = [name for name in own if name.startswith('share')]
+      if shares and own.share_optimizer.notna().any():
+        own.loc[own.share_optimizer.isna(), shares] = np.nan
+      own = own.groupby(last).mean()
       labels = pd.DataFrame(
           arm.labels | dict(task=task), index=own.index
       ).assign(step=own.index)

@@ -59,19 +59,23 @@ class FindingsTest(absltest.TestCase):
   def setUp(self):
     super().setUp()
     draw = np.random.default_rng(0)
-    self.last = {}
+    self.first, self.last = {}, {}
     heldout, steps = [], []
     for arm in arms.everything():
       labels = arm.labels
       tasks = arm.config.split(':')[1].split(',')[0].split('+')
       for k, task in enumerate(tasks):
-        last = self.last[*labels.values(), task] = draw.uniform(0.3, 0.6)
-        for step, reward in ((0, 0.2), (30, 0.9), (60, last)):
+        key = *labels.values(), task
+        self.first[key], self.last[key] = draw.uniform(0.1, 0.6, 2)
+        for step, reward in (
+            (0, self.first[key]), (30, 0.9), (60, self.last[key])
+        ):
           heldout.append(labels | dict(task=task, step=step, reward=reward))
         for step in range(10, 61, 10):
           steps.append(labels | dict(
               task=task, step=step, norm_sq=(1 + k) * draw.uniform(0.9, 1.1),
-              share_corrected=0.25, prompts=16.0 * (1 + k),
+              share_corrected=0.1 * (1 + k), share_optimizer=0.05 * (1 + k),
+              prompts=16.0 * (1 + k),
           ))
     # As they are read from files: a column of subsets has numbers in it.
     self.found = dict(heldout=pd.DataFrame(heldout), steps=pd.DataFrame(steps))
@@ -84,15 +88,22 @@ class FindingsTest(absltest.TestCase):
     match, = (cells for cells in own if cells[:len(begin)] == list(begin))
     return match
 
-  def difference(self, part, setting, kind, tasks):
-    """Student's interval of a paired difference."""
-    d = [
-        np.mean([self.last[part, setting, kind, seed, task] for task in tasks])
-        - np.mean([
-            self.last['base', setting, 'uniform', seed, task] for task in tasks
-        ])
+  def gains(self, part, setting, kind, tasks):
+    """Of every seed, the mean over tasks."""
+    keys = [
+        [(part, setting, kind, seed, task) for task in tasks]
         for seed in (1, 2, 3)
     ]
+    return np.array([
+        np.mean([self.last[key] - self.first[key] for key in own])
+        for own in keys
+    ])
+
+  def difference(self, part, setting, kind, tasks):
+    """Student's interval of a paired difference."""
+    d = self.gains(part, setting, kind, tasks) - self.gains(
+        'base', setting, 'uniform', tasks
+    )
     margin = scipy.stats.t.ppf(0.975, 2) * np.std(d, ddof=1) / np.sqrt(3)
     return findings.Estimate(
         np.mean(d), np.mean(d) - margin, np.mean(d) + margin
@@ -106,10 +117,12 @@ class FindingsTest(absltest.TestCase):
     cells = self.line(
         findings.dose_table(self.found), 'mixed', 'gcd', '0.25'
     )
-    self.assert_is(cells[5], self.difference(*args, ['gcd']))
-    self.assert_is(
-        cells[7], self.difference(*args, ['palindrome', 'spell', 'sums'])
-    )
+    self.assertEqual(cells[3:5], ['10%', '5%'])
+    others = ['palindrome', 'spell', 'sums']
+    self.assertEqual(cells[5], f'{self.gains(*args, ["gcd"]).mean():.3f}')
+    self.assert_is(cells[6], self.difference(*args, ['gcd']))
+    self.assertEqual(cells[7], f'{self.gains(*args, others).mean():.3f}')
+    self.assert_is(cells[8], self.difference(*args, others))
 
   def test_references(self):
     cells = self.line(
@@ -137,13 +150,25 @@ class FindingsTest(absltest.TestCase):
     for i, tasks in enumerate(arms.subsets(10)):
       self.assertEqual(table.tasks[i], ', '.join(reversed(tasks)))
       self.assertBetween(table.ratio[i], 3, 5)
-      gain = [
-          self.last['subset', 'random', str(i), 1, task] for task in tasks
-      ]
+      keys = [('subset', 'random', str(i), 1, task) for task in tasks]
+      gain = [self.last[key] - self.first[key] for key in keys]
       np.testing.assert_allclose(
           table.correlation[i], scipy.stats.spearmanr(range(4), gain).statistic,
           rtol=1e-5,
       )
+
+  def test_no_ratio_is_as_large_as_any(self):
+    steps = self.found['steps']
+    nothing = (steps.part == 'subset') & (steps.task == steps.task[
+        steps.part == 'subset'
+    ].iloc[0])
+    steps.loc[nothing, 'norm_sq'] = -1.0
+    ratio = findings.of_subsets(self.found).ratio
+    self.assertGreater(ratio.isna().sum(), 0)
+    text = self.line(findings.subsets_table(self.found), '10 subsets')[1]
+    self.assertEqual(
+        text, f'median {findings.number(np.median(ratio.fillna(np.inf)))}'
+    )
 
 
 if __name__ == '__main__':

@@ -34,10 +34,32 @@ class ScoresTest(absltest.TestCase):
     ))
     np.testing.assert_allclose(found, [1, 0.5, 0])
 
-  def test_bootstrap_is_stratified(self):
-    # Tasks differ, seeds do not: drawing seeds within tasks changes nothing.
+  def test_a_seed_is_drawn_with_all_its_tasks(self):
+    # Tasks differ, seeds do not: drawing seeds changes nothing.
     values = np.tile(np.array([0.1, 0.9]), (5, 1))
     np.testing.assert_allclose(scores.estimate(np.mean, values), [0.5] * 3)
+    # In every run one task gains what the other loses.
+    apart = np.array([0.0, 0.1, 0.2, 0.3, 0.4])
+    opposed = np.stack([apart, 1 - apart], axis=1)
+    np.testing.assert_allclose(scores.estimate(np.mean, opposed), [0.5] * 3)
+    # And of two methods the same seeds are drawn.
+    found = scores.estimate(lambda a, b: (a - b).mean(), values, values)
+    np.testing.assert_allclose(found, [0.0] * 3)
+    shifted = scores.estimate(
+        lambda a, b: (a - b).mean(), apart[:, None] + 0.1, apart[:, None]
+    )
+    np.testing.assert_allclose(shifted, [0.1] * 3)
+
+  def test_mean_over_seeds(self):
+    draw = np.random.default_rng(4)
+    values = draw.normal(size=(5, 3)) + draw.normal(size=(5, 1))
+    of_seeds = values.mean(1)
+    margin = scipy.stats.t.ppf(0.975, 4) * of_seeds.std(ddof=1) / np.sqrt(5)
+    np.testing.assert_allclose(
+        scores.mean(values),
+        [of_seeds.mean(), of_seeds.mean() - margin, of_seeds.mean() + margin],
+        rtol=1e-6,
+    )
 
   def test_bootstrap_of_a_mean(self):
     draw = np.random.default_rng(0)

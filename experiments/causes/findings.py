@@ -56,8 +56,9 @@ def _paired(
 
 def dose_table(found: Found) -> str:
   """Gradients of one task times a factor, all together as long as before."""
-  header = ['setting', 'task', 'times', 'share of the gradient', 'its gain',
-            'less that without', 'gain of the others', 'less that without']
+  header = ['setting', 'task', 'times', 'share of the gradient',
+            'of the update', 'its gain', 'less that without',
+            'gain of the others', 'less that without']
   rows = []
   for setting, kind in kinds(found, 'dose'):
     task, _, factor = kind.partition('@')
@@ -67,6 +68,7 @@ def dose_table(found: Found) -> str:
     share = of(found['steps'], 'dose', setting, kind).query('task == @task')
     rows.append([
         setting, task, factor, f'{share.share_corrected.mean():.0%}',
+        f'{share.share_optimizer.mean():.0%}',
         f'{own[task].mean():.3f}', _paired(own, base, [task]),
         f'{own[others].mean(axis=None):.3f}', _paired(own, base, others),
     ])
@@ -144,8 +146,9 @@ def subsets_table(found: Found) -> str:
   mean = tables.correlation(
       gl.jackknife(np.mean, subsets.correlation.to_numpy())
   )
-  median = number(subsets.ratio.median())
-  rows.append([f'{len(subsets)} subsets', f'median {median}', mean])
+  # Where the quietest is not above 0, the ratio is as large as any.
+  median = subsets.ratio.fillna(np.inf).median()
+  rows.append([f'{len(subsets)} subsets', f'median {number(median)}', mean])
   return tables.markdown(
       ['tasks, loudest first', 'largest ratio',
        'rank correlation of squared norm and gain'], rows,

@@ -76,11 +76,11 @@ def core_table(found: Found) -> str:
     rate = np.ravel(rates.loc[('core', method)])[0]
     other = method != BASELINE
     rows.append([
-        method, f'{rate:.0e}', scores.estimate(np.mean, own),
+        method, f'{rate:.0e}', scores.mean(own),
         differences(found, method) if other else '',
         scores.estimate(scores.iqm, own), scores.estimate(scores.worst, own),
-        scores.estimate(np.mean, areas(found, 'core', method)),
-        scores.estimate(np.mean, gains(found, 'core', method)),
+        scores.mean(areas(found, 'core', method)),
+        scores.mean(gains(found, 'core', method)),
         scores.estimate(scores.improvement, own, plain) if other else '',
     ])
   return tables.markdown(header, rows)

@@ -3,6 +3,7 @@
     python -m experiments.corrections.plot
 """
 
+import functools
 import pathlib
 
 from absl import app, flags
@@ -21,14 +22,12 @@ def draw_scores(found: tables.Found) -> plt.Figure:
   names = findings.methods(found, 'core')[::-1]
   figure, grid = plt.subplots(1, 2, figsize=(9, 0.3 * len(names) + 1),
                               sharey=True)
-  for axes, statistic, title in (
-      (grid[0], np.mean, 'average over tasks'),
-      (grid[1], scores.worst, 'worst task'),
+  for axes, estimate, title in (
+      (grid[0], scores.mean, 'average over tasks'),
+      (grid[1], functools.partial(scores.estimate, scores.worst), 'worst task'),
   ):
     for y, name in enumerate(names):
-      value, low, high = scores.estimate(
-          statistic, findings.last(found, 'core', name)
-      )
+      value, low, high = estimate(findings.last(found, 'core', name))
       plain = name == findings.BASELINE
       axes.plot([low, high], [y, y], linewidth=3,
                 color=figures.COLORS[1 if plain else 0])

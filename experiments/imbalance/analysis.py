@@ -32,6 +32,16 @@ def averages(steps: pd.DataFrame, column: str) -> dict[str, Estimate]:
   return tables.estimates(names, bounds)
 
 
+def kept(steps: pd.DataFrame, task: str) -> Estimate:
+  """What the optimizer leaves of a task's share: a ratio of averages."""
+  own = steps[steps.task == task].sort_values(['seed', 'step'])
+  return tables.estimate(gl.over_steps(
+      lambda means_2: means_2[1] / means_2[0],
+      own[['share', 'share_optimizer']].to_numpy(),
+      num_blocks=_BLOCKS * steps.seed.nunique(),
+  ))
+
+
 def ratios(steps: pd.DataFrame, column: str) -> dict[str, Estimate]:
   """Of each task's average to the smallest; intervals hold for all pairs."""
   names, values_TxK = series(steps, column)

@@ -12,7 +12,7 @@ import gradlens as gl
 from gradlens.report.summary import Estimate
 from gradlens.report.tables import number
 
-WINDOWS = 1, 2, 3, 4  # blocks of steps before and after one, of a gain
+WINDOWS = 1, 2  # blocks of steps before and after one, of a gain
 
 
 def settings(found: Found) -> list[str]:
@@ -86,7 +86,7 @@ def confounds_table(found: Found) -> str:
 def optimizer_table(found: Found) -> str:
   """Shares of the gradient, and of what the optimizer made of it."""
   header = ['setting', 'optimizer', 'loudest', 'share of the gradient',
-            'share of the update']
+            'share of the update', 'left by the optimizer']
   rows = []
   for setting, kind in kinds(found, 'optimizer'):
     steps = of(found['steps'], 'optimizer', setting, kind)
@@ -95,6 +95,7 @@ def optimizer_table(found: Found) -> str:
         setting, kind, loudest,
         *(analysis.averages(steps, column)[loudest]
           for column in ('share', 'share_optimizer')),
+        analysis.kept(steps, loudest),
     ])
   return tables.markdown(header, rows)
 
@@ -176,20 +177,28 @@ def stages_table(found: Found) -> str:
   """What the spread between tasks is made of."""
   stages_of = stages(found)
   shares = rule_outs.stage_shares(stages_of)
-  header = ['stage', 'smallest', 'largest', 'share of the spread']
+  header = ['stage', 'smallest', 'largest', 'share of the spread',
+            'rank correlation of two seeds']
   rows = [
       [stage, f'{own.min():.3g} ({own.idxmin()})',
-       f'{own.max():.3g} ({own.idxmax()})', shares[stage]]
+       f'{own.max():.3g} ({own.idxmax()})', shares[stage],
+       f'{rule_outs.agreement(found["stages"], stage):.2f}']
       for stage, own in stages_of[list(rule_outs.STAGES)].items()
   ]
   return tables.markdown(header, rows)
 
 
 def factors_table(found: Found) -> str:
-  """Rank correlations of prompts' squared norms, within and across tasks."""
-  header = ['factor', 'within tasks', 'across tasks',
-            'within, matched pass rate', 'across, matched pass rate']
-  return tables.markdown(header, rule_outs.factor_rows(found['prompts']))
+  """Rank correlations of squared norms with what could explain them.
+
+  Of single prompts within tasks and averaged across them, both also at matched
+  pass rate; and of the tasks' own.
+  """
+  header = ['factor', 'prompts, within tasks', 'matched pass rate',
+            'prompts\' average, across tasks', 'matched pass rate',
+            'tasks\' own, across tasks']
+  rows = rule_outs.factor_rows(found['prompts'], stages(found).norm_sq)
+  return tables.markdown(header, rows)
 
 
 def regression_table(found: Found) -> str:

@@ -43,10 +43,24 @@ def within(prompts: pd.DataFrame, factor: str) -> Estimate:
 
 
 def across(prompts: pd.DataFrame, factor: str) -> Estimate:
-  """Rank correlation of tasks' means; the jackknife leaves out tasks."""
+  """Rank correlation of averages over prompts; the jackknife leaves out tasks.
+
+  A single prompt's squared norm is not its task's: how far the prompts of a
+  task agree has no part in it.
+  """
   means = _informative(prompts).groupby('task')[['norm_sq', factor]].mean()
   return tables.correlation(gl.jackknife(
       gl.rank_correlation, means.norm_sq.to_numpy(), means[factor].to_numpy()
+  ))
+
+
+def of_tasks(
+    norms_sq: pd.Series, prompts: pd.DataFrame, factor: str
+) -> Estimate:
+  """The same of the tasks' own squared norms, unbiased, and all prompts."""
+  means = prompts.groupby('task')[factor].mean()
+  return tables.correlation(gl.jackknife(
+      gl.rank_correlation, norms_sq[means.index].to_numpy(), means.to_numpy()
   ))
 
 
@@ -109,11 +123,21 @@ def stage_shares(stages: pd.DataFrame) -> dict[str, Estimate]:
   return tables.estimates(STAGES, gl.jackknife(shares, logs))
 
 
-def factor_rows(prompts: pd.DataFrame) -> Sequence[tuple[Any, ...]]:
-  """A row a factor: within tasks, across them, and at matched pass rate."""
+def agreement(stages: pd.DataFrame, stage: str) -> float:
+  """The rank correlation over tasks of a stage in two seeds."""
+  wide = stages.pivot(index='task', columns='seed', values=stage)
+  first, second = wide.to_numpy().T[:2]
+  return float(gl.rank_correlation(first, second))
+
+
+def factor_rows(
+    prompts: pd.DataFrame, norms_sq: pd.Series
+) -> Sequence[tuple[Any, ...]]:
+  """A row a factor: prompts within tasks and across them, and the tasks."""
   same = matched(prompts)
   return [
-      (factor, *(f(table, factor) for table in (prompts, same)
-                 for f in (within, across)))
+      (factor, *(f(table, factor) for f in (within, across)
+                 for table in (prompts, same)),
+       of_tasks(norms_sq, prompts, factor))
       for factor in FACTORS
   ]
