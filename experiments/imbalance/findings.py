@@ -182,7 +182,7 @@ def stages_table(found: Found) -> str:
   rows = [
       [stage, f'{own.min():.3g} ({own.idxmin()})',
        f'{own.max():.3g} ({own.idxmax()})', shares[stage],
-       f'{rule_outs.agreement(found["stages"], stage):.2f}']
+       number(rule_outs.agreement(found['stages'], stage))]
       for stage, own in stages_of[list(rule_outs.STAGES)].items()
   ]
   return tables.markdown(header, rows)

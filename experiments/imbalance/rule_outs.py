@@ -124,10 +124,11 @@ def stage_shares(stages: pd.DataFrame) -> dict[str, Estimate]:
 
 
 def agreement(stages: pd.DataFrame, stage: str) -> float:
-  """The rank correlation over tasks of a stage in two seeds."""
-  wide = stages.pivot(index='task', columns='seed', values=stage)
-  first, second = wide.to_numpy().T[:2]
-  return float(gl.rank_correlation(first, second))
+  """The rank correlation over tasks of a stage in two seeds; NaN of one."""
+  wide = stages.pivot(index='task', columns='seed', values=stage).to_numpy()
+  if wide.shape[1] < 2:
+    return np.nan
+  return float(gl.rank_correlation(wide[:, 0], wide[:, 1]))
 
 
 def factor_rows(
