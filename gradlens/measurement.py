@@ -6,6 +6,7 @@ summed apart, and inner products of different splits carry no noise.
 
 from collections.abc import Iterator
 import logging
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -85,7 +86,8 @@ class Measurement(NamedTuple):
     norm_sq_K: unbiased squared norms of the contributions.
     intrinsic_K: of the tasks' own normalized losses.
     naive_K: the same without removing noise.
-    ratio_K: of each unbiased squared norm to the quietest one's.
+    ratio_K: of each unbiased squared norm to the quietest one's; intervals
+      hold for all pairs at once, by Bonferroni's inequality.
     layer_shares: per block, the share of a task's unbiased squared norm; NaN
       for a task without any gradient.
   """
@@ -277,7 +279,11 @@ def estimate(grams: Grams) -> Measurement:
   whole = Interval(*gl.jackknife(norm_sq_K, splits))
   # Unbiased squared norms may be negative, and without any gradient are 0.
   with np.errstate(invalid='ignore', divide='ignore'):
-    ratio_K = Interval(*map(np.exp, gl.jackknife(log_ratio_K, splits)))
+    # The pair is chosen by looking: intervals hold for all pairs at once.
+    pairs = max(1, math.comb(len(names), 2))
+    ratio_K = Interval(*map(
+        np.exp, gl.jackknife(log_ratio_K, splits, level=1 - 0.05 / pairs)
+    ))
     layer_shares = {
         name: unbiased(gram, splits, num_splits) / whole.value
         for name, gram in blocks.items()

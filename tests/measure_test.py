@@ -6,6 +6,7 @@ from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.stats
 import tiny_config
 
 from gradlens import build, measure, measurement, models, sampling
@@ -69,6 +70,27 @@ class EstimateTest(parameterized.TestCase):
     # z is the quietest; it is told apart from the others.
     self.assertEqual(measured.ratio_K.value[2], 1)
     self.assertGreater(measured.ratio_K.low[1], 1)
+
+  def test_ratios_hold_for_all_pairs_at_once(self):
+    measured = self.estimate()
+    gram = sum(self.blocks.values()).reshape(3, 5, 3, 5)
+
+    def log_ratio(kept):
+      norms = [
+          sum(gram[k, s, k, t] for s in kept for t in kept if s != t)
+          / (len(kept) * (len(kept) - 1)) for k in (0, 2)
+      ]
+      return np.log(norms[0] / norms[1])
+
+    without = np.array([
+        log_ratio([s for s in range(5) if s != left]) for left in range(5)
+    ])
+    error = np.sqrt(4 / 5 * np.sum((without - without.mean()) ** 2))
+    margin = scipy.stats.t.ppf(1 - 0.05 / 3 / 2, 4) * error
+    np.testing.assert_allclose(
+        np.log([measured.ratio_K.low[0], measured.ratio_K.high[0]]),
+        log_ratio(range(5)) + np.array([-margin, margin]), rtol=1e-5,
+    )
 
   def test_intrinsic_norms_undo_the_shares(self):
     measured = self.estimate()
