@@ -88,22 +88,23 @@ class FindingsTest(absltest.TestCase):
     match, = (cells for cells in own if cells[:len(begin)] == list(begin))
     return match
 
-  def gains(self, part, setting, kind, tasks):
+  def lasts(self, part, setting, kind, tasks):
     """Of every seed, the mean over tasks."""
-    keys = [
-        [(part, setting, kind, seed, task) for task in tasks]
-        for seed in (1, 2, 3)
-    ]
     return np.array([
-        np.mean([self.last[key] - self.first[key] for key in own])
-        for own in keys
+        np.mean([self.last[part, setting, kind, seed, task] for task in tasks])
+        for seed in (1, 2, 3)
     ])
 
-  def difference(self, part, setting, kind, tasks):
+  def gains(self, part, setting, kind, tasks):
+    return self.lasts(part, setting, kind, tasks) - np.array([
+        np.mean([self.first[part, setting, kind, seed, task] for task in tasks])
+        for seed in (1, 2, 3)
+    ])
+
+  def difference(self, part, setting, kind, tasks, of=None):
     """Student's interval of a paired difference."""
-    d = self.gains(part, setting, kind, tasks) - self.gains(
-        'base', setting, 'uniform', tasks
-    )
+    of = of or self.gains
+    d = of(part, setting, kind, tasks) - of('base', setting, 'uniform', tasks)
     margin = scipy.stats.t.ppf(0.975, 2) * np.std(d, ddof=1) / np.sqrt(3)
     return findings.Estimate(
         np.mean(d), np.mean(d) - margin, np.mean(d) + margin
@@ -128,11 +129,14 @@ class FindingsTest(absltest.TestCase):
     cells = self.line(
         findings.references_table(self.found), 'arithmetic', 'terms'
     )
+    args = 'arithmetic', 'terms'
+    last = self.lasts('alone', *args, ['terms']).mean()
+    self.assertEqual(cells[4], f'{last:.3f}')
     self.assert_is(
-        cells[5], self.difference('alone', 'arithmetic', 'terms', ['terms'])
+        cells[5], self.difference('alone', *args, ['terms'], self.lasts)
     )
     self.assert_is(cells[7], self.difference(
-        'without', 'arithmetic', 'terms', ['decimals', 'sums', 'sums3']
+        'without', *args, ['decimals', 'sums', 'sums3'], self.lasts
     ))
 
   def test_sampling(self):

@@ -32,12 +32,25 @@ def kinds(found: Found, part: str) -> list[tuple[str, str]]:
   return list(dict.fromkeys(pairs))
 
 
-def gains(found: Found, part: str, setting: str, kind: str) -> pd.DataFrame:
-  """Held-out reward, last less first: a row per seed, a column per task."""
+def _rewards(
+    found: Found, part: str, setting: str, kind: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
   wide = of(found['heldout'], part, setting, kind).pivot(
       index=['seed', 'task'], columns='step', values='reward'
   )
-  return (wide[wide.columns.max()] - wide[wide.columns.min()]).unstack('task')
+  first, last = wide.columns.min(), wide.columns.max()
+  return wide[first].unstack('task'), wide[last].unstack('task')
+
+
+def lasts(found: Found, part: str, setting: str, kind: str) -> pd.DataFrame:
+  """Last held-out rewards: a row per seed, a column per task."""
+  return _rewards(found, part, setting, kind)[1]
+
+
+def gains(found: Found, part: str, setting: str, kind: str) -> pd.DataFrame:
+  """The same less the first."""
+  first, last = _rewards(found, part, setting, kind)
+  return last - first
 
 
 def base_gains(found: Found, setting: str) -> pd.DataFrame:
@@ -48,7 +61,7 @@ def base_gains(found: Found, setting: str) -> pd.DataFrame:
 def _paired(
     own: pd.DataFrame, base: pd.DataFrame, tasks: list[str]
 ) -> Estimate:
-  """Of the mean gain of some tasks, seed by seed."""
+  """Of the mean over some tasks, seed by seed."""
   return scores.paired(
       own[tasks].mean(axis=1).to_numpy(), base[tasks].mean(axis=1).to_numpy()
   )
@@ -76,22 +89,25 @@ def dose_table(found: Found) -> str:
 
 
 def references_table(found: Found) -> str:
-  """Each task among the others, by itself, and what it takes from them."""
-  header = ['setting', 'task', 'squared norm, in 1e-3', 'gain among four',
-            'gain alone', 'alone less among four',
-            'gain of the others without it', 'less that with it']
+  """Each task among the others, by itself, and what it takes from them.
+
+  Last rewards: all start with one policy, but what is sampled of it for the
+  first evaluation depends on which tasks there are.
+  """
+  header = ['setting', 'task', 'squared norm, in 1e-3',
+            'last reward among four', 'alone', 'alone less among four',
+            'the others without it', 'less that with it']
   rows = []
   for setting, task in kinds(found, 'alone'):
-    base, alone = base_gains(found, setting), gains(
-        found, 'alone', setting, task
-    )
+    base = lasts(found, arms.BASE[0], setting, arms.BASE[1])
+    alone = lasts(found, 'alone', setting, task)
     steps = of(found['steps'], arms.BASE[0], setting, arms.BASE[1])
     norm = analysis.averages(steps, 'norm_sq')[task]
     row = [setting, task, Estimate(*(1e3 * bound for bound in norm)),
            f'{base[task].mean():.3f}', f'{alone[task].mean():.3f}',
            _paired(alone, base, [task]), '', '']
     if (setting, task) in kinds(found, 'without'):
-      without = gains(found, 'without', setting, task)
+      without = lasts(found, 'without', setting, task)
       row[-2:] = (f'{without.mean(axis=None):.3f}',
                   _paired(without, base, list(without)))
     rows.append(row)
