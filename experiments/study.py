@@ -15,6 +15,12 @@ import subprocess
 import sys
 from typing import Any, NamedTuple
 
+from absl import flags
+
+VARIANT = flags.DEFINE_enum(
+    'variant', 'all', ['all', 'smoke'], 'The study, or a few steps of it.'
+)
+JOBS = flags.DEFINE_integer('jobs', 2, 'Runs at a time, each on one core.')
 ROOT = pathlib.Path(__file__).parents[1]
 
 

@@ -119,15 +119,34 @@ def all_of(
   )
 
 
+def of(table: pd.DataFrame, part: str, setting: str, kind: str) -> pd.DataFrame:
+  """The rows of some arms."""
+  return table[
+      (table.part == part) & (table.setting == setting)
+      & (table.kind.astype(str) == kind)
+  ]
+
+
+def kinds(found: Found, part: str) -> list[tuple[str, str]]:
+  """Settings and kinds of a part's runs, in their order."""
+  own = found['steps'][found['steps'].part == part]
+  pairs = zip(own.setting, own.kind.astype(str), strict=True)
+  return list(dict.fromkeys(pairs))
+
+
 def read(results: pathlib.Path) -> Found:
   """All tables of a study, by name."""
   return {path.stem: pd.read_csv(path) for path in results.glob('*.csv')}
 
 
-def write(table: pd.DataFrame, path: pathlib.Path) -> None:
-  """Six digits of every number."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  table.to_csv(path, index=False, float_format=_DIGITS, lineterminator='\n')
+def write(found: Found, results: pathlib.Path) -> None:
+  """A file for each, with six digits of every number."""
+  results.mkdir(parents=True, exist_ok=True)
+  for name, table in found.items():
+    table.to_csv(
+        results / f'{name}.csv', index=False, float_format=_DIGITS,
+        lineterminator='\n',
+    )
 
 
 def estimate(bounds: Sequence[Any]) -> Estimate:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 import random
 
-from experiments.imbalance.arms import SEEDS, SETTINGS
+from experiments.imbalance.arms import SETTINGS
 from experiments.study import Arm
 from experiments.zoo import config as zoo
 
@@ -37,7 +37,7 @@ def paired(
 ) -> Iterator[Arm]:
   """What is compared seed by seed; prompts of a task are the same in all."""
   tasks, loudest = SETTINGS[setting].split('+'), LOUDEST[setting]
-  for seed in SEEDS[:seeds]:
+  for seed in zoo.SEEDS[:seeds]:
     yield _arm(BASE[0], setting, BASE[1], seed, tasks, keys)
     for dose in DOSES:
       kind = f'{loudest}@{dose:g}'
@@ -56,7 +56,7 @@ def random_tasks(
 ) -> Iterator[Arm]:
   """One run of each subset."""
   for i, tasks in enumerate(subsets(count)):
-    yield _arm('subset', 'random', str(i), SEEDS[0], tasks, keys)
+    yield _arm('subset', 'random', str(i), zoo.SEEDS[0], tasks, keys)
 
 
 def everything() -> list[Arm]:

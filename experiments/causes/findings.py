@@ -14,28 +14,10 @@ from gradlens.report.summary import Estimate
 from gradlens.report.tables import number
 
 
-def of(
-    table: pd.DataFrame, part: str, setting: str, kind: str
-) -> pd.DataFrame:
-  """The rows of some arms."""
-  return table[
-      (table.part == part) & (table.setting == setting)
-      & (table.kind.astype(str) == kind)
-  ]
-
-
-def kinds(found: Found, part: str) -> list[tuple[str, str]]:
-  """Settings and kinds of a part, in their order."""
-  heldout = found['heldout']
-  own = heldout[heldout.part == part]
-  pairs = zip(own.setting, own.kind.astype(str), strict=True)
-  return list(dict.fromkeys(pairs))
-
-
 def _rewards(
     found: Found, part: str, setting: str, kind: str
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-  wide = of(found['heldout'], part, setting, kind).pivot(
+  wide = tables.of(found['heldout'], part, setting, kind).pivot(
       index=['seed', 'task'], columns='step', values='reward'
   )
   first, last = wide.columns.min(), wide.columns.max()
@@ -73,12 +55,13 @@ def dose_table(found: Found) -> str:
             'of the update', 'its gain', 'less that without',
             'gain of the others', 'less that without']
   rows = []
-  for setting, kind in kinds(found, 'dose'):
+  for setting, kind in tables.kinds(found, 'dose'):
     task, _, factor = kind.partition('@')
     base = base_gains(found, setting)
     own = gains(found, 'dose', setting, kind)
     others = [name for name in base if name != task]
-    share = of(found['steps'], 'dose', setting, kind).query('task == @task')
+    steps = tables.of(found['steps'], 'dose', setting, kind)
+    share = steps[steps.task == task]
     rows.append([
         setting, task, factor, f'{share.share_corrected.mean():.0%}',
         f'{share.share_optimizer.mean():.0%}',
@@ -98,15 +81,15 @@ def references_table(found: Found) -> str:
             'last reward among four', 'alone', 'alone less among four',
             'the others without it', 'less that with it']
   rows = []
-  for setting, task in kinds(found, 'alone'):
+  for setting, task in tables.kinds(found, 'alone'):
     base = lasts(found, arms.BASE[0], setting, arms.BASE[1])
     alone = lasts(found, 'alone', setting, task)
-    steps = of(found['steps'], arms.BASE[0], setting, arms.BASE[1])
+    steps = tables.of(found['steps'], arms.BASE[0], setting, arms.BASE[1])
     norm = analysis.averages(steps, 'norm_sq')[task]
     row = [setting, task, Estimate(*(1e3 * bound for bound in norm)),
            f'{base[task].mean():.3f}', f'{alone[task].mean():.3f}',
            _paired(alone, base, [task]), '', '']
-    if (setting, task) in kinds(found, 'without'):
+    if (setting, task) in tables.kinds(found, 'without'):
       without = lasts(found, 'without', setting, task)
       row[-2:] = (f'{without.mean(axis=None):.3f}',
                   _paired(without, base, list(without)))
@@ -119,11 +102,11 @@ def sampling_table(found: Found) -> str:
   header = ['setting', 'task', 'prompts, by gradients', 'gain, uniform',
             'gain, by gradients', 'difference']
   rows = []
-  for setting, kind in kinds(found, 'sampling'):
+  for setting, kind in tables.kinds(found, 'sampling'):
     base, own = base_gains(found, setting), gains(
         found, 'sampling', setting, kind
     )
-    steps = of(found['steps'], 'sampling', setting, kind)
+    steps = tables.of(found['steps'], 'sampling', setting, kind)
     prompts = steps.groupby('task').prompts.mean()
     rows += [
         [setting, task, f'{prompts[task]:.1f}', f'{base[task].mean():.3f}',
@@ -140,8 +123,8 @@ def sampling_table(found: Found) -> str:
 def of_subsets(found: Found) -> pd.DataFrame:
   """A row per random subset: its tasks, their spread, and what goes with it."""
   rows = []
-  for setting, kind in kinds(found, 'subset'):
-    steps = of(found['steps'], 'subset', setting, kind)
+  for setting, kind in tables.kinds(found, 'subset'):
+    steps = tables.of(found['steps'], 'subset', setting, kind)
     norms = steps.groupby('task').norm_sq.mean()
     gain = gains(found, 'subset', setting, kind).iloc[0][norms.index]
     rows.append(dict(

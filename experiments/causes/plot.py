@@ -5,19 +5,18 @@
 
 import pathlib
 
-from absl import app, flags
+from absl import app
 import matplotlib.pyplot as plt
 
 from experiments import figures, study, tables
 from experiments.causes import arms, findings
 
 _HERE = pathlib.Path(__file__).parent
-_VARIANT = flags.DEFINE_string('variant', 'all', 'That was run.')
 
 
 def draw_doses(found: tables.Found) -> plt.Figure:
   """Gains of all tasks by the factor of the loudest one's gradient."""
-  doses = findings.kinds(found, 'dose')
+  doses = tables.kinds(found, 'dose')
   settings = list(dict.fromkeys(setting for setting, _ in doses))
   figure, grid = plt.subplots(
       1, len(settings), figsize=(4.5 * len(settings), 3), sharey=True,
@@ -46,7 +45,7 @@ def draw_doses(found: tables.Found) -> plt.Figure:
 def main(argv: list[str]) -> None:
   """The figure, then tables."""
   del argv
-  _, results, folder = study.folders(_HERE, _VARIANT.value)
+  _, results, folder = study.folders(_HERE, study.VARIANT.value)
   found = tables.read(results)
   figures.save(folder, found, doses=draw_doses)
   print('\n\n'.join(findings.all_tables(found)))

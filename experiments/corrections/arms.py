@@ -2,11 +2,10 @@
 
 from experiments.corrections import config
 from experiments.study import Arm
+from experiments.zoo.config import SEEDS
 
 CONFIG = 'experiments/corrections/config.py'
 RATES = 3e-5, 1e-4, 3e-4, 1e-3
-# Without 0, whose prompts the model has been trained on (experiments/zoo).
-SEEDS = range(1, 100)
 # Learning rates are chosen on another seed than methods are compared on, and in
 # shorter runs.
 TUNING_SEED = 100

@@ -6,7 +6,7 @@
 import functools
 import pathlib
 
-from absl import app, flags
+from absl import app
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -14,7 +14,6 @@ from experiments import figures, scores, study, tables
 from experiments.corrections import findings
 
 _HERE = pathlib.Path(__file__).parent
-_VARIANT = flags.DEFINE_string('variant', 'all', 'That was run.')
 
 
 def draw_scores(found: tables.Found) -> plt.Figure:
@@ -62,7 +61,7 @@ def draw_profiles(found: tables.Found) -> plt.Figure:
 def main(argv: list[str]) -> None:
   """Figures, then tables."""
   del argv
-  _, results, folder = study.folders(_HERE, _VARIANT.value)
+  _, results, folder = study.folders(_HERE, study.VARIANT.value)
   found = tables.read(results)
   figures.save(folder, found, scores=draw_scores, profiles=draw_profiles)
   print('\n\n'.join(findings.all_tables(found)))

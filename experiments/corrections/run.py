@@ -14,12 +14,8 @@ from experiments import study, tables
 from experiments.corrections import arms, config, findings
 
 _HERE = pathlib.Path(__file__).parent
-_VARIANT = flags.DEFINE_enum(
-    'variant', 'all', ['all', 'smoke'], 'The study, or a few steps of it.'
-)
 _SEEDS = flags.DEFINE_integer('seeds', 5, 'Seeds of every method.')
 _OTHERS = flags.DEFINE_boolean('others', True, 'Run the other methods, too.')
-_JOBS = flags.DEFINE_integer('jobs', 2, 'Runs at a time, each on one core.')
 _SHORT = (
     'num_steps=4', 'prompts_per_task=8', 'num_completions=4',
     'evaluate.every=2', 'evaluate.num_completions=1', 'gain_window=1',
@@ -28,13 +24,13 @@ _SHORT = (
 
 def run(chosen: list[study.Arm], folder: pathlib.Path) -> tables.Found:
   """Tables of some arms, by name."""
-  outcomes = study.run(chosen, folder, _JOBS.value)
+  outcomes = study.run(chosen, folder, study.JOBS.value)
   return tables.all_of(chosen, outcomes, folder, block=20)
 
 
 def parts(folder: pathlib.Path) -> Iterator[tables.Found]:
   """Runs one after the other: tuning, the core by what it found, and others."""
-  if _VARIANT.value == 'smoke':
+  if study.VARIANT.value == 'smoke':
     rates = dict.fromkeys(config.CORE, 3e-4)
     few = 'total', 'mgs', 'fixed_weights'
     yield run([
@@ -53,13 +49,14 @@ def parts(folder: pathlib.Path) -> Iterator[tables.Found]:
 def main(argv: list[str]) -> None:
   """Writes what is known after every part."""
   del argv
-  folder, results, _ = study.folders(_HERE, _VARIANT.value)
+  folder, results, _ = study.folders(_HERE, study.VARIANT.value)
   done = []
   for part in parts(folder):
     done.append(part)
-    for name in part:
-      table = pd.concat([each[name] for each in done], ignore_index=True)
-      tables.write(table, results / f'{name}.csv')
+    tables.write({
+        name: pd.concat([each[name] for each in done], ignore_index=True)
+        for name in part
+    }, results)
 
 
 if __name__ == '__main__':

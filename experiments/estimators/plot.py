@@ -5,14 +5,13 @@
 
 import pathlib
 
-from absl import app, flags
+from absl import app
 import matplotlib.pyplot as plt
 
 from experiments import figures, study, tables
 from experiments.estimators import findings
 
 _HERE = pathlib.Path(__file__).parent
-_VARIANT = flags.DEFINE_string('variant', 'all', 'That was run.')
 
 
 def draw_estimates(found: tables.Found) -> plt.Figure:
@@ -39,7 +38,7 @@ def draw_estimates(found: tables.Found) -> plt.Figure:
 def main(argv: list[str]) -> None:
   """The figure, then tables."""
   del argv
-  _, results, folder = study.folders(_HERE, _VARIANT.value)
+  _, results, folder = study.folders(_HERE, study.VARIANT.value)
   found = tables.read(results)
   figures.save(folder, found, estimates=draw_estimates)
   print('\n\n'.join(findings.all_tables(found)))

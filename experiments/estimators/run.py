@@ -6,7 +6,7 @@
 import json
 import pathlib
 
-from absl import app, flags
+from absl import app
 import numpy as np
 import pandas as pd
 
@@ -15,10 +15,6 @@ from experiments.estimators import estimators, measure
 
 _HERE = pathlib.Path(__file__).parent
 _CONFIG = 'experiments/zoo/config.py'
-_VARIANT = flags.DEFINE_enum(
-    'variant', 'all', ['all', 'smoke'], 'The study, or a little of it.'
-)
-_JOBS = flags.DEFINE_integer('jobs', 2, 'Runs at a time, each on one core.')
 
 
 def arms(folder: pathlib.Path, smoke: bool) -> list[study.Arm]:
@@ -80,17 +76,16 @@ def blocks(printed: str) -> pd.DataFrame:
 def main(argv: list[str]) -> None:
   """Runs what is not done, then reads it."""
   del argv
-  folder, results, _ = study.folders(_HERE, _VARIANT.value)
-  chosen = arms(folder, _VARIANT.value == 'smoke')
-  outcomes = study.run(chosen, folder, _JOBS.value)
+  folder, results, _ = study.folders(_HERE, study.VARIANT.value)
+  chosen = arms(folder, study.VARIANT.value == 'smoke')
+  outcomes = study.run(chosen, folder, study.JOBS.value)
   rows = estimators.load(folder / 'rows.npz', measure.STEP)
   ratios = pd.DataFrame([estimators.ratios(rows.whole)._asdict()])
-  for name, table in dict(
+  tables.write(dict(
       steps=of_steps(rows), truth=truths(rows), ratios=ratios,
       sketches=sketches(rows), blocks=blocks(outcomes['blocks'].printed),
       runs=tables.provenance(chosen, outcomes),
-  ).items():
-    tables.write(table, results / f'{name}.csv')
+  ), results)
 
 
 if __name__ == '__main__':

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from experiments.study import Arm
+from experiments.zoo.config import SEEDS
 
 CONFIG = 'experiments/zoo/config.py'
 # Tasks of different kinds, and tasks of arithmetic.
@@ -26,8 +27,6 @@ OPTIMIZERS = dict(
 )
 CLIPS = dict(clip='optimizer.clip_norm=1.0', free='optimizer.clip_norm=0.0')
 
-# Without 0, whose prompts the model has been trained on (experiments/zoo).
-SEEDS = 1, 2, 3
 _MAIN, _MEASURE = 'gradlens.main', 'gradlens.measure'
 
 

@@ -20,30 +20,14 @@ def settings(found: Found) -> list[str]:
   return list(found['steps'].setting.unique())
 
 
-def kinds(found: Found, part: str) -> list[tuple[str, str]]:
-  """Settings and kinds of a part that were run, in their order."""
-  steps = found['steps']
-  pairs = steps[steps.part == part][['setting', 'kind']].drop_duplicates()
-  return list(pairs.itertuples(index=False, name=None))
-
-
-def of(
-    table: pd.DataFrame, part: str, setting: str, kind: str
-) -> pd.DataFrame:
-  """The rows of some arms."""
-  return table[
-      (table.part == part) & (table.setting == setting) & (table.kind == kind)
-  ]
-
-
 def figure_table(found: Found) -> str:
   """Figure 1 as numbers: a row a task, loss `sequence`."""
   header = ['setting', 'task', 'squared norm, in 1e-3', 'to the quietest',
             'held-out reward', 'gain', 'gain of headroom']
   rows = []
   for setting in settings(found):
-    steps = of(found['steps'], 'figure', setting, 'sequence')
-    heldout = of(found['heldout'], 'figure', setting, 'sequence')
+    steps = tables.of(found['steps'], 'figure', setting, 'sequence')
+    heldout = tables.of(found['heldout'], 'figure', setting, 'sequence')
     norms = analysis.averages(steps, 'norm_sq')
     ratios = analysis.ratios(steps, 'norm_sq')
     gains = analysis.gains(heldout)
@@ -60,7 +44,7 @@ def figure_table(found: Found) -> str:
 
 def first_policy(found: Found, setting: str, kind: str) -> pd.DataFrame:
   """Tasks at fixed parameters, the loudest first."""
-  own = of(found['fixed'], 'fixed', setting, kind).set_index('task')
+  own = tables.of(found['fixed'], 'fixed', setting, kind).set_index('task')
   return own.sort_values('norm_sq', ascending=False)
 
 
@@ -70,9 +54,9 @@ def confounds_table(found: Found) -> str:
             'ratio of own losses, first policy', 'loudest in training',
             'ratio, training']
   rows = []
-  for setting, kind in kinds(found, 'figure'):
+  for setting, kind in tables.kinds(found, 'figure'):
     fixed = first_policy(found, setting, kind)
-    steps = of(found['steps'], 'figure', setting, kind)
+    steps = tables.of(found['steps'], 'figure', setting, kind)
     loudest, ratio = analysis.spread(steps)
     rows.append([
         setting, kind, fixed.index[0],
@@ -88,8 +72,8 @@ def optimizer_table(found: Found) -> str:
   header = ['setting', 'optimizer', 'loudest', 'share of the gradient',
             'share of the update', 'left by the optimizer']
   rows = []
-  for setting, kind in kinds(found, 'optimizer'):
-    steps = of(found['steps'], 'optimizer', setting, kind)
+  for setting, kind in tables.kinds(found, 'optimizer'):
+    steps = tables.of(found['steps'], 'optimizer', setting, kind)
     loudest, _ = analysis.spread(steps)
     rows.append([
         setting, kind, loudest,
@@ -106,8 +90,9 @@ def claims_table(found: Found) -> str:
   header = ['setting', 'correlation', *columns, 'gain']
   rows = []
   for setting in settings(found):
-    steps = of(found['steps'], 'figure', setting, 'sequence')
-    gains = analysis.gains(of(found['heldout'], 'figure', setting, 'sequence'))
+    steps = tables.of(found['steps'], 'figure', setting, 'sequence')
+    heldout = tables.of(found['heldout'], 'figure', setting, 'sequence')
+    gains = analysis.gains(heldout)
     names, norms_TxK = analysis.series(steps, 'norm_sq')
     others = {c: analysis.series(steps, c)[1] for c in columns}
     within = [
@@ -135,7 +120,7 @@ def windows_table(found: Found) -> str:
             'within tasks']
   rows = []
   for setting in settings(found):
-    steps = of(found['steps'], 'figure', setting, 'sequence')
+    steps = tables.of(found['steps'], 'figure', setting, 'sequence')
     for window in WINDOWS:
       both = analysis.paper_gains(steps, window).merge(
           steps[['seed', 'task', 'step', 'norm_sq']]
@@ -157,11 +142,11 @@ def supervised_table(found: Found) -> str:
   header = ['setting', 'loss', 'task', 'squared norm, in 1e-3']
   rows = []
   for setting in settings(found):
-    for kind, name in (('sequence', 'GRPO'), ('supervised', 'supervised')):
+    for kind, loss in (('sequence', 'GRPO'), ('supervised', 'supervised')):
       fixed = first_policy(found, setting, kind)
       bounds = (1e3 * fixed[name] for name in ('norm_sq', 'low', 'high'))
       rows += [
-          [setting, name, task, Estimate(*values)]
+          [setting, loss, task, Estimate(*values)]
           for task, *values in zip(fixed.index, *bounds, strict=True)
       ]
   return tables.markdown(header, rows)

@@ -99,16 +99,11 @@ def measure(config: Any, num_prompts: int, num_splits: int) -> Moved:
   scale_RxR = np.outer(found.scale_R, found.scale_R)
   grams = [
       np.asarray(
-          products(params, found.rows_RxP, own_batch(batch, k)), np.float64
-      ) * scale_RxR for k in range(len(run.tasks))
+          products(params, found.rows_RxP, own), np.float64
+      ) * scale_RxR for own in map(Batch._make, zip(*batch, strict=True))
   ]
   norms = sum(measurement.inner_products(found).blocks.values())
   return summarize(run.names, grams, norms, num_splits)
-
-
-def own_batch(batch_K: Batch, k: int) -> Batch:
-  """Of one task."""
-  return jax.tree.map(lambda a: jnp.asarray(a[k]), batch_K)
 
 
 def summarize(

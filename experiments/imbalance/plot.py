@@ -5,7 +5,7 @@
 
 import pathlib
 
-from absl import app, flags
+from absl import app
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -13,7 +13,6 @@ from experiments import figures, study, tables
 from experiments.imbalance import analysis, findings, rule_outs
 
 _HERE = pathlib.Path(__file__).parent
-_VARIANT = flags.DEFINE_string('variant', 'all', 'That was run.')
 WINDOW = 2  # blocks of steps before and after one, of a learning gain
 
 
@@ -35,7 +34,7 @@ def draw_figure(found: tables.Found) -> plt.Figure:
   )
   titles = 'squared norm (unbiased)', 'learning gain', 'training reward'
   for line, setting in zip(grid, settings, strict=True):
-    steps = findings.of(found['steps'], 'figure', setting, 'sequence')
+    steps = tables.of(found['steps'], 'figure', setting, 'sequence')
     gains = analysis.paper_gains(steps, WINDOW)
     for color, (task, own) in figures.colored(steps.groupby('task')):
       _curve(line[0], own, 'norm_sq', color, task)
@@ -104,7 +103,7 @@ def draw_anatomy(found: tables.Found) -> plt.Figure:
 def main(argv: list[str]) -> None:
   """Figures, then tables."""
   del argv
-  _, results, folder = study.folders(_HERE, _VARIANT.value)
+  _, results, folder = study.folders(_HERE, study.VARIANT.value)
   found = tables.read(results)
   figures.save(
       folder, found, figure=draw_figure, confounds=draw_confounds,

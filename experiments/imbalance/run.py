@@ -7,7 +7,7 @@
 import json
 import pathlib
 
-from absl import app, flags
+from absl import app
 import pandas as pd
 
 from experiments import study, tables
@@ -15,10 +15,6 @@ from experiments.imbalance import arms
 from gradlens.report import history
 
 _HERE = pathlib.Path(__file__).parent
-_VARIANT = flags.DEFINE_enum(
-    'variant', 'all', ['all', 'smoke'], 'The study, or a few steps of it.'
-)
-_JOBS = flags.DEFINE_integer('jobs', 2, 'Runs at a time, each on one core.')
 
 
 def fixed(
@@ -82,25 +78,18 @@ def blocks(
 def main(argv: list[str]) -> None:
   """Runs what is not done, then reads all of it."""
   del argv
-  smoke = _VARIANT.value == 'smoke'
-  chosen = arms.smoke() if smoke else arms.everything()
-  folder, results, _ = study.folders(_HERE, _VARIANT.value)
-  outcomes = study.run(chosen, folder, _JOBS.value)
-  runs = tables.load(chosen, folder)
-  tables.write(
-      tables.steps(chosen, runs, block=2 if smoke else 6),
-      results / 'steps.csv',
-  )
-  tables.write(tables.heldout(chosen, runs), results / 'heldout.csv')
-  tables.write(
-      blocks(chosen, runs, block=2 if smoke else 6), results / 'blocks.csv'
-  )
-  tables.write(fixed(chosen, outcomes), results / 'fixed.csv')
+  smoke = study.VARIANT.value == 'smoke'
+  chosen, block = (arms.smoke(), 2) if smoke else (arms.everything(), 6)
+  folder, results, _ = study.folders(_HERE, study.VARIANT.value)
+  outcomes = study.run(chosen, folder, study.JOBS.value)
   stages, prompts = anatomy(chosen, outcomes)
-  tables.write(stages, results / 'stages.csv')
-  tables.write(prompts, results / 'prompts.csv')
-  tables.write(function(chosen, outcomes), results / 'function.csv')
-  tables.write(tables.provenance(chosen, outcomes), results / 'runs.csv')
+  tables.write(
+      tables.all_of(chosen, outcomes, folder, block) | dict(
+          blocks=blocks(chosen, tables.load(chosen, folder), block),
+          fixed=fixed(chosen, outcomes), stages=stages, prompts=prompts,
+          function=function(chosen, outcomes),
+      ), results,
+  )
 
 
 if __name__ == '__main__':

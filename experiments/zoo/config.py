@@ -12,6 +12,8 @@ import ml_collections
 
 from gradlens.configs import default, toy
 
+# Of runs that start with the model: it has been trained on the prompts of 0.
+SEEDS = range(1, 100)
 _SMALL = 'min_value=2&max_value=60'
 
 # By their marks and signs no prompt looks like one of another task.
