@@ -67,8 +67,10 @@ class Arm(NamedTuple):
     """Of its folder."""
     return '-'.join(map(str, self.labels.values()))
 
-  def command(self, folder: pathlib.Path) -> list[str]:
-    """What runs it, without the interpreter."""
+  def command(
+      self, folder: pathlib.Path = pathlib.Path('runs')
+  ) -> list[str]:
+    """What runs it, without the interpreter; and what it is known by."""
     workdir = ()
     if self.program == 'gradlens.main':
       workdir = (f'--workdir={folder / self.name}',)
@@ -144,17 +146,17 @@ def _one(
     arm: Arm, folder: pathlib.Path, cores: queue.SimpleQueue, begun: set
 ) -> Outcome:
   done = folder / f'{arm.name}.json'
-  command = arm.command(folder)
+  command = arm.command()  # wherever the folder lies
   if done.exists():
     content = json.loads(done.read_text())
     if content.pop('command') != command:
       raise ValueError(
-          f'{done} is of another command; remove it, or give another --folder.'
+          f'{done} is of another command; remove it to run this one.'
       )
     return Outcome(**content)
   core = cores.get()
   try:
-    outcome = _execute(arm, command, folder, core, begun)
+    outcome = _execute(arm, folder, core, begun)
   finally:
     cores.put(core)
   temporary = done.with_suffix('.tmp')
@@ -164,7 +166,7 @@ def _one(
 
 
 def _execute(
-    arm: Arm, command: list[str], folder: pathlib.Path, core: int, begun: set
+    arm: Arm, folder: pathlib.Path, core: int, begun: set
 ) -> Outcome:
   environ = os.environ | dict(
       JAX_COMPILATION_CACHE_DIR=str(folder / 'compiled'),
@@ -175,7 +177,8 @@ def _execute(
   log = folder / f'{arm.name}.log'
   with log.open('a') as errors:
     process = subprocess.Popen(
-        ['taskset', '-c', str(core), sys.executable, *command], cwd=ROOT,
+        ['taskset', '-c', str(core), sys.executable, *arm.command(folder)],
+        cwd=ROOT,
         env=environ, text=True, stdout=subprocess.PIPE, stderr=errors,
     )
     begun.add(process)
@@ -190,14 +193,16 @@ def _execute(
     )
   lines = output.strip().splitlines()
   return Outcome(
-      _hash(arm, folder, command), commit, used.ru_utime + used.ru_stime,
+      _hash(arm, folder), commit, used.ru_utime + used.ru_stime,
       lines[-1] if lines else '',
   )
 
 
-def _hash(arm: Arm, folder: pathlib.Path, command: list[str]) -> str:
+def _hash(arm: Arm, folder: pathlib.Path) -> str:
   config = folder / arm.name / 'config.json'
-  content = json.loads(config.read_text()) if config.exists() else command
+  content = (
+      json.loads(config.read_text()) if config.exists() else arm.command()
+  )
   text = json.dumps(content, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:12]
 

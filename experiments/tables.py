@@ -98,7 +98,7 @@ def provenance(
   return pd.DataFrame([
       arm.labels | dict(
           command=' '.join([
-              'PYTHONHASHSEED=0 python', *arm.command(pathlib.Path('runs'))
+              'PYTHONHASHSEED=0 python', *arm.command()
           ]),
           config_hash=outcomes[arm.name].config_hash,
           commit=outcomes[arm.name].commit,

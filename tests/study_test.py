@@ -1,6 +1,7 @@
 """Studies: arms run once each, on a core each, and go on where they were."""
 
 import importlib
+import json
 import pathlib
 
 from absl.testing import absltest, parameterized
@@ -65,6 +66,18 @@ class RunTest(absltest.TestCase):
     self.run_arms(self.arm('a'))
     with self.assertRaisesRegex(ValueError, 'a-0.json is of another command'):
       self.run_arms(self.arm('a', '--other=1'))
+
+  def test_a_folder_may_be_moved(self):
+    arm = study.Arm(dict(kind='m'), 'gradlens.main', 'config.py', ())
+    folder = self.folder / 'elsewhere'
+    folder.mkdir()
+    outcome = study.Outcome('0123', 'abc', 1.0, 'said')
+    (folder / 'm.json').write_text(json.dumps(
+        dict(command=arm.command(), **outcome._asdict())
+    ))
+    self.assertIn(f'--workdir={folder / "m"}', arm.command(folder))
+    found = study.run([arm], folder, 1, say=lambda line: None)
+    self.assertEqual(found, {'m': outcome})
 
   def test_names_differ(self):
     with self.assertRaisesRegex(ValueError, 'share a name'):
