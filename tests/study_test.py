@@ -11,6 +11,7 @@ import scipy.stats
 
 from experiments import study, tables
 from experiments.imbalance import analysis, rule_outs
+from gradlens.report import history
 
 
 class RunTest(absltest.TestCase):
@@ -82,6 +83,28 @@ class RunTest(absltest.TestCase):
   def test_names_differ(self):
     with self.assertRaisesRegex(ValueError, 'share a name'):
       self.run_arms(self.arm('a'), self.arm('a'))
+
+
+class TablesTest(absltest.TestCase):
+
+  def test_shares_of_one_step_are_known_together(self):
+    tags = tables.METRICS.values()
+    scalars = {f'{tag}/t': {1: 0.0, 2: 2.0, 3: 4.0, 4: 6.0} for tag in tags}
+    # A learning rate of 0: the update has no shares.
+    scalars['share/optimizer/t'] = {2: 1.0, 3: 2.0, 4: 3.0}
+    arm = study.Arm(dict(kind='k'), 'gradlens.main', 'config.py')
+    run = history.Run(
+        None, dict(tasks=dict(t={})), {}, scalars, {}, {}, np.arange(1, 5)
+    )
+    table = tables.steps([arm], {arm.name: run}, block=2)
+    np.testing.assert_array_equal(table.step, [2, 4])
+    np.testing.assert_array_equal(table.share, [2, 5])
+    np.testing.assert_array_equal(table.share_optimizer, [1, 2.5])
+    np.testing.assert_array_equal(table.reward, [1, 5])
+    # Where no update's shares are known, the others are as they are.
+    del scalars['share/optimizer/t']
+    table = tables.steps([arm], {arm.name: run}, block=2)
+    np.testing.assert_array_equal(table.share, [1, 5])
 
 
 class AnalysisTest(absltest.TestCase):
