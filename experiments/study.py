@@ -169,7 +169,7 @@ def _execute(
     arm: Arm, folder: pathlib.Path, core: int, begun: set
 ) -> Outcome:
   environ = os.environ | dict(
-      JAX_COMPILATION_CACHE_DIR=str(folder / 'compiled'),
+      JAX_COMPILATION_CACHE_DIR=str(folder.parent / 'compiled'),
       PYTHONPATH=str(ROOT),
       PYTHONHASHSEED='0',  # tasks of the zoo draw according to it
   )

@@ -51,9 +51,14 @@ class ImbalanceTest(absltest.TestCase):
     self.assertLen(results['runs'], 9)
     printed = study('experiments.imbalance.plot', '--variant=smoke')
     self.assertIn('| mixed | palindrome |', printed)
-    for path in ('figure', 'confounds', 'anatomy'):
+    for path in ('figure', 'confounds'):
       figure = (folder / 'figures' / f'{path}.svg').read_text()
       self.assertIn('palindrome', figure)
+    # Tasks whose squared norm has a logarithm.
+    figure = (folder / 'figures' / 'anatomy.svg').read_text()
+    stages = results['stages'].set_index('task').norm_sq
+    for task, norm_sq in stages.items():
+      self.assertEqual(f'>{task}</text>' in figure, norm_sq > 0, task)
 
 
 class CorrectionsTest(absltest.TestCase):
