@@ -17,8 +17,6 @@ K, B, G, T, C, V = 3, 4, 3, 6, 5, 30
 EMPTY = 1  # the task without a token
 TEMPERATURE = 0.8
 CLIP_LOW, CLIP_HIGH = 0.3, 0.2
-# For `jax.jit(compiler_options=)`: programs that run once or twice.
-QUICK = dict(xla_backend_optimization_level=0)
 
 
 @functools.cache

@@ -64,7 +64,7 @@ def make_step(keys, instrument=True):
       normalize=config.loss.normalize, instrument=instrument,
       num_mini_batches=config.num_mini_batches,
       inner_epochs=config.inner_epochs,
-  ), compiler_options=joint_loss.QUICK)
+  ))
   kept = reference() if config.loss.kl_coef else {}
   return train_step.TrainState(
       params, optimizer.corrected.init(params), jax.random.key(0), {}, kept
@@ -156,7 +156,6 @@ def oracle(batch, case):
 
   (loss, seen), slope = jax.jit(
       jax.value_and_grad(total, has_aux=True),
-      compiler_options=joint_loss.QUICK,
   )(params)
   of_row = row // (B * G // S)
   found, divergence, clipped = (np.asarray(a, np.float64) for a in seen)

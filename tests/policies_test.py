@@ -44,7 +44,7 @@ def prepared(model, state, batch, mesh=None, micro=1):
   found = jax.jit(policies.make_prepare(
       model, goal, num_splits=S, temperature=joint_loss.TEMPERATURE,
       num_micro_batches=micro, mesh=mesh,
-  ), compiler_options=joint_loss.QUICK)(state, batch)
+  ))(state, batch)
   return {
       name: np.where(batch.mask_KxBxGxC, a, 0.0)
       for name, a in found.logprobs.items()
@@ -134,7 +134,7 @@ def step_of(sizes, apply):
       model, optimizer, goal.make_objective(config, (1, 2), np.ones((2, 1))),
       num_splits=S, temperature=0.8, aggregate='sequence_mean',
       normalize='batch', instrument=True, num_mini_batches=2, mesh=mesh,
-  ), compiler_options=joint_loss.QUICK)
+  ))
   return step(state, jax.tree.map(jnp.asarray, batch))
 
 

@@ -45,7 +45,7 @@ def step(arg):
       temperature=joint_loss.TEMPERATURE, aggregate=config.loss.aggregate,
       normalize=config.loss.normalize, instrument=False,
       num_mini_batches=config.num_mini_batches,
-  ), compiler_options=joint_loss.QUICK)
+  ))
   kept = params if config.loss.kl_coef else {}
   state = train_step.TrainState(
       params, optimizer.corrected.init(params), jax.random.key(0), {}, kept
