@@ -155,7 +155,7 @@ def oracle(batch, case):
     return jnp.sum(weight * found), (found, *seen)
 
   (loss, seen), slope = jax.jit(
-      jax.value_and_grad(total, has_aux=True),
+      jax.value_and_grad(total, has_aux=True)
   )(params)
   of_row = row // (B * G // S)
   found, divergence, clipped = (np.asarray(a, np.float64) for a in seen)
