@@ -20,8 +20,8 @@ def main(argv: list[str]) -> None:
   smoke = study.VARIANT.value == 'smoke'
   chosen, block = (arms.smoke(), 2) if smoke else (arms.everything(), 10)
   folder, results, _ = study.folders(_HERE, study.VARIANT.value)
-  outcomes = study.run(chosen, folder, study.JOBS.value)
-  tables.write(tables.all_of(chosen, outcomes, folder, block), results)
+  found = tables.run(chosen, folder, block, tables.kept(results))
+  tables.write(found, results)
 
 
 if __name__ == '__main__':

@@ -1,10 +1,11 @@
 """Runs the comparison of corrections, and writes its tables.
 
     make study NAME=corrections
-    python -m experiments.corrections.run --seeds=8    # three more, others stay
+    python -m experiments.corrections.run --keep --seeds=8    # three more
 """
 
 from collections.abc import Iterator
+import functools
 import pathlib
 
 from absl import app, flags
@@ -22,28 +23,27 @@ _SHORT = (
 )
 
 
-def run(chosen: list[study.Arm], folder: pathlib.Path) -> tables.Found:
-  """Tables of some arms, by name."""
-  outcomes = study.run(chosen, folder, study.JOBS.value)
-  return tables.all_of(chosen, outcomes, folder, block=20)
-
-
-def parts(folder: pathlib.Path) -> Iterator[tables.Found]:
-  """Runs one after the other: tuning, the core by what it found, and others."""
+def parts(
+    folder: pathlib.Path, kept: tables.Found
+) -> Iterator[tables.Found]:
+  """Tables of tuning, of the core by what it found seed by seed, of others."""
+  run = functools.partial(tables.run, folder=folder, block=20, kept=kept)
   if study.VARIANT.value == 'smoke':
     rates = dict.fromkeys(config.CORE, 3e-4)
     few = 'total', 'mgs', 'fixed_weights'
     yield run([
         arm for arm in arms.core(rates, 2, _SHORT)
         if arm.labels['method'] in few
-    ], folder)
+    ])
     return
-  tuning = run(arms.tuning(), folder)
+  tuning = run(arms.tuning())
   yield tuning
   rates = findings.best_rates(tuning['heldout'])
-  yield run(arms.core(rates, _SEEDS.value), folder)
+  core = arms.core(rates, _SEEDS.value)
+  for i in range(0, len(core), len(rates)):
+    yield run(core[i:i + len(rates)])
   if _OTHERS.value:
-    yield run(arms.others(rates['total']), folder)
+    yield run(arms.others(rates['total']))
 
 
 def main(argv: list[str]) -> None:
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
   del argv
   folder, results, _ = study.folders(_HERE, study.VARIANT.value)
   done = []
-  for part in parts(folder):
+  for part in parts(folder, tables.kept(results)):
     done.append(part)
     tables.write({
         name: pd.concat([each[name] for each in done], ignore_index=True)
