@@ -3,8 +3,9 @@
 import importlib
 import json
 import pathlib
+from unittest import mock
 
-from absl.testing import absltest, parameterized
+from absl.testing import absltest, flagsaver, parameterized
 import numpy as np
 import pandas as pd
 import scipy.stats
@@ -105,6 +106,81 @@ class TablesTest(absltest.TestCase):
     del scalars['share/optimizer/t']
     table = tables.steps([arm], {arm.name: run}, block=2)
     np.testing.assert_array_equal(table.share, [1, 5])
+
+
+class KeepTest(absltest.TestCase):
+  """`tables.run` with tables that were written before."""
+
+  def setUp(self):
+    super().setUp()
+    self.folder = pathlib.Path(self.create_tempdir().full_path)
+    self.ran = []
+    self.enter_context(mock.patch.object(study, 'run', self.fake_run))
+    self.enter_context(mock.patch.object(tables, 'load', self.fake_load))
+    self.enter_context(flagsaver.flagsaver(jobs=1))
+
+  def fake_run(self, arms, folder, jobs):
+    self.ran += [arm.name for arm in arms]
+    return {arm.name: study.Outcome('h', 'c', 1.0, '') for arm in arms}
+
+  def fake_load(self, arms, folder):
+    tags = tables.METRICS.values()
+    scalars = {
+        f'{tag}/{task}': {1: 1.0 / 3, 2: 2.0} for tag in tags for task in 'tu'
+    } | {f'heldout/{task}': {2: 0.5} for task in 'tu'}
+    run = history.Run(
+        None, dict(tasks=dict(t={}, u={})), {}, scalars, {}, {},
+        np.arange(1, 3),
+    )
+    return {arm.name: run for arm in arms}
+
+  def arm(self, seed, rate=3e-5, config='config.py'):
+    return study.Arm(
+        dict(part='p', rate=rate, seed=seed), 'gradlens.main', config
+    )
+
+  def run_arms(self, *arms, kept):
+    return tables.run(arms, self.folder, 2, kept)
+
+  def written(self, found):
+    tables.write(found, self.folder)
+    return tables.read(self.folder)
+
+  def test_seeds_are_added(self):
+    first = self.written(self.run_arms(self.arm(2), self.arm(0), kept={}))
+    all_of = [self.arm(seed) for seed in range(3)]
+    found = self.written(self.run_arms(*all_of, kept=first))
+    self.assertEqual(self.ran, ['p-3e-05-2', 'p-3e-05-0', 'p-3e-05-1'])
+    for table, rows in ('steps', 2), ('heldout', 2), ('runs', 1):
+      np.testing.assert_array_equal(
+          found[table].seed, np.repeat([0, 1, 2], rows), table
+      )
+    # The same to the digit as what is not kept.
+    again = self.written(self.run_arms(*all_of, kept={}))
+    for name, table in again.items():
+      pd.testing.assert_frame_equal(table, found[name])
+
+  def test_nothing_is_run_twice(self):
+    arms = self.arm(0), self.arm(0, rate=1e-3)
+    first = self.written(self.run_arms(*arms, kept={}))
+    self.ran.clear()
+    again = self.run_arms(*arms, kept=first)
+    self.assertEmpty(self.ran)
+    for name, table in first.items():
+      pd.testing.assert_frame_equal(table, again[name])
+
+  def test_another_command_is_not_kept(self):
+    first = self.written(
+        self.run_arms(self.arm(0), self.arm(1), self.arm(2), kept={})
+    )
+    self.ran.clear()
+    found = self.run_arms(
+        self.arm(0), self.arm(1, config='other.py'), kept=first
+    )
+    self.assertEqual(self.ran, ['p-3e-05-1'])
+    self.assertLen(found['runs'], 2)
+    self.assertIn('other.py', found['runs'].command[1])
+    self.assertLen(found['steps'], 4)
 
 
 class AnalysisTest(absltest.TestCase):
