@@ -5,7 +5,7 @@ from experiments.study import Arm
 from experiments.zoo.config import SEEDS
 
 CONFIG = 'experiments/corrections/config.py'
-RATES = 3e-5, 1e-4, 3e-4, 1e-3
+RATES = 3e-5, 1e-4, 3e-4
 # Learning rates are chosen on another seed than methods are compared on, and in
 # shorter runs.
 TUNING_SEED = 100
