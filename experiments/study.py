@@ -174,6 +174,8 @@ def _execute(
 ) -> Outcome:
   environ = os.environ | dict(
       JAX_COMPILATION_CACHE_DIR=str(folder.parent / 'compiled'),
+      # A hundred small programs of every arm, too: seconds of each.
+      JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0',
       PYTHONPATH=str(ROOT),
       PYTHONHASHSEED='0',  # tasks of the zoo draw according to it
   )
