@@ -21,10 +21,6 @@ VARIANT = flags.DEFINE_enum(
     'variant', 'all', ['all', 'smoke'], 'The study, or a few steps of it.'
 )
 JOBS = flags.DEFINE_integer('jobs', 2, 'Runs at a time, each on one core.')
-KEEP = flags.DEFINE_boolean(
-    'keep', False, 'Take what results/ has of the same commands, and run what'
-    ' it lacks.'
-)
 ROOT = pathlib.Path(__file__).parents[1]
 
 

@@ -91,7 +91,8 @@ def heldout(
   return pd.DataFrame(rows)
 
 
-def _command(arm: study.Arm) -> str:
+def command(arm: study.Arm) -> str:
+  """As anybody runs it."""
   return ' '.join(['PYTHONHASHSEED=0 python', *arm.command()])
 
 
@@ -101,7 +102,7 @@ def provenance(
   """What ran."""
   return pd.DataFrame([
       arm.labels | dict(
-          command=_command(arm),
+          command=command(arm),
           config_hash=outcomes[arm.name].config_hash,
           commit=outcomes[arm.name].commit,
           cpu_seconds=round(outcomes[arm.name].cpu_seconds),
@@ -121,44 +122,6 @@ def all_of(
   )
 
 
-def run(
-    arms: Sequence[study.Arm], folder: pathlib.Path, block: int, kept: Found
-) -> Found:
-  """Runs arms, and reads the three tables of them.
-
-  Args:
-    arms: of one study, with the same labels.
-    folder: of their runs.
-    block: steps of a row of `steps`.
-    kept: tables that were written before, or none. Arms that it has, of the
-      same commands, are not run.
-
-  Returns:
-    The tables, in the order of `arms`.
-  """
-  known = set(kept['runs'].command) if kept else set()
-  missing = [arm for arm in arms if _command(arm) not in known]
-  here = [arm for arm in arms if _command(arm) in known]
-  parts = []
-  if missing:
-    outcomes = study.run(missing, folder, study.JOBS.value)
-    parts.append(all_of(missing, outcomes, folder, block))
-  if here:
-    parts.append({name: _rows(kept[name], here) for name in kept})
-  return {
-      name: _rows(pd.concat([part[name] for part in parts]), arms)
-      for name in parts[0]
-  }
-
-
-def _rows(table: pd.DataFrame, arms: Sequence[study.Arm]) -> pd.DataFrame:
-  """Those of some arms, in their order."""
-  names = table[list(arms[0].labels)].astype(str).agg('-'.join, axis=1)
-  place = names.map({arm.name: i for i, arm in enumerate(arms)})
-  order = np.argsort(place.to_numpy(), kind='stable')  # unknown ones are last
-  return table.iloc[order[:place.notna().sum()]].reset_index(drop=True)
-
-
 def of(table: pd.DataFrame, part: str, setting: str, kind: str) -> pd.DataFrame:
   """The rows of some arms."""
   return table[
@@ -172,11 +135,6 @@ def kinds(found: Found, part: str) -> list[tuple[str, str]]:
   own = found['steps'][found['steps'].part == part]
   pairs = zip(own.setting, own.kind.astype(str), strict=True)
   return list(dict.fromkeys(pairs))
-
-
-def kept(results: pathlib.Path) -> Found:
-  """What `--keep` keeps: all tables that are there, or none."""
-  return read(results) if study.KEEP.value else {}
 
 
 def read(results: pathlib.Path) -> Found:

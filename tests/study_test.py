@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
-from experiments import study, tables
+from experiments import kept, study, tables
 from experiments.imbalance import analysis, rule_outs
 from gradlens.report import history
 
@@ -109,7 +109,7 @@ class TablesTest(absltest.TestCase):
 
 
 class KeepTest(absltest.TestCase):
-  """`tables.run` with tables that were written before."""
+  """Arms of which tables were written before."""
 
   def setUp(self):
     super().setUp()
@@ -139,43 +139,43 @@ class KeepTest(absltest.TestCase):
         dict(part='p', rate=rate, seed=seed), 'gradlens.main', config
     )
 
-  def run_arms(self, *arms, kept):
-    return tables.run(arms, self.folder, 2, kept)
+  def run_arms(self, *arms, before):
+    return kept.run(arms, self.folder, 2, before)
 
   def written(self, found):
     tables.write(found, self.folder)
     return tables.read(self.folder)
 
   def test_seeds_are_added(self):
-    first = self.written(self.run_arms(self.arm(2), self.arm(0), kept={}))
+    first = self.written(self.run_arms(self.arm(2), self.arm(0), before={}))
     all_of = [self.arm(seed) for seed in range(3)]
-    found = self.written(self.run_arms(*all_of, kept=first))
+    found = self.written(self.run_arms(*all_of, before=first))
     self.assertEqual(self.ran, ['p-3e-05-2', 'p-3e-05-0', 'p-3e-05-1'])
     for table, rows in ('steps', 2), ('heldout', 2), ('runs', 1):
       np.testing.assert_array_equal(
           found[table].seed, np.repeat([0, 1, 2], rows), table
       )
     # The same to the digit as what is not kept.
-    again = self.written(self.run_arms(*all_of, kept={}))
+    again = self.written(self.run_arms(*all_of, before={}))
     for name, table in again.items():
       pd.testing.assert_frame_equal(table, found[name])
 
   def test_nothing_is_run_twice(self):
     arms = self.arm(0), self.arm(0, rate=1e-3)
-    first = self.written(self.run_arms(*arms, kept={}))
+    first = self.written(self.run_arms(*arms, before={}))
     self.ran.clear()
-    again = self.run_arms(*arms, kept=first)
+    again = self.run_arms(*arms, before=first)
     self.assertEmpty(self.ran)
     for name, table in first.items():
       pd.testing.assert_frame_equal(table, again[name])
 
   def test_another_command_is_not_kept(self):
     first = self.written(
-        self.run_arms(self.arm(0), self.arm(1), self.arm(2), kept={})
+        self.run_arms(self.arm(0), self.arm(1), self.arm(2), before={})
     )
     self.ran.clear()
     found = self.run_arms(
-        self.arm(0), self.arm(1, config='other.py'), kept=first
+        self.arm(0), self.arm(1, config='other.py'), before=first
     )
     self.assertEqual(self.ran, ['p-3e-05-1'])
     self.assertLen(found['runs'], 2)

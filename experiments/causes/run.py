@@ -8,7 +8,7 @@ import pathlib
 
 from absl import app
 
-from experiments import study, tables
+from experiments import kept, study, tables
 from experiments.causes import arms
 
 _HERE = pathlib.Path(__file__).parent
@@ -20,7 +20,7 @@ def main(argv: list[str]) -> None:
   smoke = study.VARIANT.value == 'smoke'
   chosen, block = (arms.smoke(), 2) if smoke else (arms.everything(), 10)
   folder, results, _ = study.folders(_HERE, study.VARIANT.value)
-  found = tables.run(chosen, folder, block, tables.kept(results))
+  found = kept.run(chosen, folder, block, kept.read(results))
   tables.write(found, results)
 
 

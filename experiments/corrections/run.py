@@ -11,7 +11,7 @@ import pathlib
 from absl import app, flags
 import pandas as pd
 
-from experiments import study, tables
+from experiments import kept, study, tables
 from experiments.corrections import arms, config, findings
 
 _HERE = pathlib.Path(__file__).parent
@@ -24,10 +24,10 @@ _SHORT = (
 
 
 def parts(
-    folder: pathlib.Path, kept: tables.Found
+    folder: pathlib.Path, before: tables.Found
 ) -> Iterator[tables.Found]:
   """Tables of tuning, of the core by what it found seed by seed, of others."""
-  run = functools.partial(tables.run, folder=folder, block=20, kept=kept)
+  run = functools.partial(kept.run, folder=folder, block=20, before=before)
   if study.VARIANT.value == 'smoke':
     rates = dict.fromkeys(config.CORE, 3e-4)
     few = 'total', 'mgs', 'fixed_weights'
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
   del argv
   folder, results, _ = study.folders(_HERE, study.VARIANT.value)
   done = []
-  for part in parts(folder, tables.kept(results)):
+  for part in parts(folder, kept.read(results)):
     done.append(part)
     tables.write({
         name: pd.concat([each[name] for each in done], ignore_index=True)
