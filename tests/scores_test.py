@@ -113,6 +113,11 @@ class FindingsTest(absltest.TestCase):
         findings.areas(found, 'core', 'total'), rewards / 2
     )
     self.assertAlmostEqual(findings.differences(found, 'b').value, 0.2)
+    # Worst tasks: 0.5 of b and 0.3, of differences 0.1 and 0.3.
+    worst = findings.worst_differences(found, 'b')
+    margin = scipy.stats.t.ppf(0.975, 1) * 0.1
+    np.testing.assert_allclose(worst, [0.2, 0.2 - margin, 0.2 + margin])
+    self.assertEqual(findings.compared(found), ['b'])
     self.assertEqual(findings.seeds(found), 2)
 
 

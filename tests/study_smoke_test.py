@@ -80,7 +80,7 @@ class CorrectionsTest(absltest.TestCase):
     self.assertEqual(runs.config_hash.nunique(), 6)
     printed = study('experiments.corrections.plot', '--variant=smoke')
     self.assertRegex(printed, r'\| mgs \| 3e-04 \| 0\.\d+ \[')
-    for name in ('scores', 'profiles'):
+    for name in ('differences', 'profiles'):
       self.assertIn('mgs', (folder / 'figures' / f'{name}.svg').read_text())
 
 

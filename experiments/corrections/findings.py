@@ -7,6 +7,7 @@ import pandas as pd
 
 from experiments import scores, tables
 from experiments.tables import Found
+import gradlens as gl
 from gradlens.report.summary import Estimate
 
 BASELINE = 'total'
@@ -50,6 +51,11 @@ def _wide(found: Found, part: str, method: str) -> np.ndarray:
   return wide.to_numpy().reshape(steps, -1, wide.shape[1])
 
 
+def compared(found: Found) -> list[str]:
+  """Methods of the core that are compared with the plain sum."""
+  return [name for name in methods(found, 'core') if name != BASELINE]
+
+
 def seeds(found: Found) -> int:
   """Of every method of the core."""
   return len(last(found, 'core', BASELINE))
@@ -60,6 +66,14 @@ def differences(found: Found, method: str) -> Estimate:
   return scores.paired(
       last(found, 'core', method).mean(1), last(found, 'core', BASELINE).mean(1)
   )
+
+
+def worst_differences(found: Found, method: str) -> Estimate:
+  """The reward of the worst task less that of the plain sum's worst task."""
+  return tables.estimate(gl.jackknife(
+      lambda own, plain: scores.worst(own) - scores.worst(plain),
+      last(found, 'core', method), last(found, 'core', BASELINE),
+  ))
 
 
 def core_table(found: Found) -> str:

@@ -3,7 +3,6 @@
     python -m experiments.corrections.plot
 """
 
-import functools
 import pathlib
 
 from absl import app
@@ -16,22 +15,22 @@ from experiments.corrections import findings
 _HERE = pathlib.Path(__file__).parent
 
 
-def draw_scores(found: tables.Found) -> plt.Figure:
-  """Last rewards of every method with intervals: average and worst task."""
-  names = findings.methods(found, 'core')[::-1]
+def draw_differences(found: tables.Found) -> plt.Figure:
+  """What methods end with, less what the plain sum does, with intervals."""
+  names = findings.compared(found)[::-1]
   figure, grid = plt.subplots(1, 2, figsize=(9, 0.3 * len(names) + 1),
                               sharey=True)
-  for axes, estimate, title in (
-      (grid[0], scores.mean, 'average over tasks'),
-      (grid[1], functools.partial(scores.estimate, scores.worst), 'worst task'),
+  for axes, difference, title in (
+      (grid[0], findings.differences, 'average over tasks'),
+      (grid[1], findings.worst_differences, 'worst task'),
   ):
+    axes.axvline(0, color='k', linewidth=0.8)
     for y, name in enumerate(names):
-      value, low, high = estimate(findings.last(found, 'core', name))
-      plain = name == findings.BASELINE
-      axes.plot([low, high], [y, y], linewidth=3,
-                color=figures.COLORS[1 if plain else 0])
+      value, low, high = difference(found, name)
+      axes.plot([low, high], [y, y], linewidth=3, color=figures.COLORS[0])
       axes.plot(value, y, 'k|', markersize=10)
-    axes.set_title(f'last held-out reward, {title}')
+    axes.set_title(title)
+    axes.set_xlabel('last held-out reward less the sum\'s')
     axes.set_yticks(range(len(names)), names)
   return figure
 
@@ -63,7 +62,9 @@ def main(argv: list[str]) -> None:
   del argv
   _, results, folder = study.folders(_HERE, study.VARIANT.value)
   found = tables.read(results)
-  figures.save(folder, found, scores=draw_scores, profiles=draw_profiles)
+  figures.save(
+      folder, found, differences=draw_differences, profiles=draw_profiles
+  )
   print('\n\n'.join(findings.all_tables(found)))
 
 
