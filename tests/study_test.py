@@ -378,7 +378,7 @@ class RuleOutsTest(absltest.TestCase):
 
 class ReadmeTest(parameterized.TestCase):
 
-  @parameterized.parameters(('estimators',), ('imbalance',))
+  @parameterized.parameters(('corrections',), ('estimators',), ('imbalance',))
   def test_tables_are_those_of_the_results(self, name):
     here = pathlib.Path(study.__file__).parent / name
     findings = importlib.import_module(f'experiments.{name}.findings')
