@@ -1,6 +1,6 @@
 """Kept: results of a study that are there already, and are not made again."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import pathlib
 
 from absl import flags
@@ -49,6 +49,17 @@ def run(
       name: _rows(pd.concat([part[name] for part in parts]), arms)
       for name in parts[0]
   }
+
+
+def write(parts: Iterable[tables.Found], results: pathlib.Path) -> None:
+  """Writes what is known after every part, as it comes."""
+  done = []
+  for part in parts:
+    done.append(part)
+    tables.write({
+        name: pd.concat([each[name] for each in done], ignore_index=True)
+        for name in part
+    }, results)
 
 
 def _rows(table: pd.DataFrame, arms: Sequence[study.Arm]) -> pd.DataFrame:

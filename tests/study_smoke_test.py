@@ -90,7 +90,8 @@ class CausesTest(absltest.TestCase):
     folder = ROOT / 'runs' / 'causes-smoke'
     shutil.rmtree(folder, ignore_errors=True)
     said = study('experiments.causes.run', '--variant=smoke')
-    self.assertIn('10 of 10', said)
+    self.assertEqual(said.count('4 of 4: '), 2)  # a part a seed, and subsets
+    self.assertIn('2 of 2: ', said)
     results = tables.read(folder / 'results')
     steps, heldout = results['steps'], results['heldout']
     # Two evaluations; of four tasks in two seeds of three parts and in two

@@ -9,7 +9,6 @@ import functools
 import pathlib
 
 from absl import app, flags
-import pandas as pd
 
 from experiments import kept, study, tables
 from experiments.corrections import arms, config, findings
@@ -50,13 +49,7 @@ def main(argv: list[str]) -> None:
   """Writes what is known after every part."""
   del argv
   folder, results, _ = study.folders(_HERE, study.VARIANT.value)
-  done = []
-  for part in parts(folder, kept.read(results)):
-    done.append(part)
-    tables.write({
-        name: pd.concat([each[name] for each in done], ignore_index=True)
-        for name in part
-    }, results)
+  kept.write(parts(folder, kept.read(results)), results)
 
 
 if __name__ == '__main__':
