@@ -105,6 +105,7 @@ class FindingsTest(absltest.TestCase):
     found = dict(heldout=pd.DataFrame(
         heldout('core', 'total', 1e-4, rewards)
         + heldout('core', 'b', 1e-4, rewards + np.array([[0.1], [0.3]]))
+        + heldout('core', 'c', 1e-4, rewards[:, ::-1] + [[0.1], [0.3]])
     ))
     np.testing.assert_allclose(findings.last(found, 'core', 'total'), rewards)
     np.testing.assert_allclose(findings.gains(found, 'core', 'total'), rewards)
@@ -113,11 +114,12 @@ class FindingsTest(absltest.TestCase):
         findings.areas(found, 'core', 'total'), rewards / 2
     )
     self.assertAlmostEqual(findings.differences(found, 'b').value, 0.2)
-    # Worst tasks: 0.5 of b and 0.3, of differences 0.1 and 0.3.
-    worst = findings.worst_differences(found, 'b')
+    # Worst tasks, which are not the same one: 0.5 of c and 0.3; of one seed,
+    # 0.3 and 0.2, or 0.7 and 0.4. A task less itself would be -0.2.
+    worst = findings.worst_differences(found, 'c')
     margin = scipy.stats.t.ppf(0.975, 1) * 0.1
     np.testing.assert_allclose(worst, [0.2, 0.2 - margin, 0.2 + margin])
-    self.assertEqual(findings.compared(found), ['b'])
+    self.assertEqual(findings.compared(found), ['b', 'c'])
     self.assertEqual(findings.seeds(found), 2)
 
 

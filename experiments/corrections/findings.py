@@ -100,23 +100,27 @@ def core_table(found: Found) -> str:
   return tables.markdown(header, rows)
 
 
-def shares_table(found: Found) -> str:
-  """What corrections make of the tasks' shares, and Adam of that.
+def _spreads(found: Found, method: str, column: str) -> np.ndarray:
+  """The largest task's mean share over steps less the smallest's: `[N]`."""
+  steps = found['steps']
+  own = steps[(steps.part == 'core') & (steps.method == method)]
+  means = own.groupby(['seed', 'task'])[column].mean().unstack()
+  return (means.max(axis=1) - means.min(axis=1)).to_numpy()
 
-  The spread of shares over tasks, largest less smallest, averaged over steps.
-  """
+
+def shares_table(found: Found) -> str:
+  """What corrections make of the tasks' shares, and Adam of that."""
   header = ['method', 'of the gradient', 'after the correction',
-            'after the optimizer']
+            'after the optimizer', 'less the sum\'s']
+  columns = 'share', 'share_corrected', 'share_optimizer'
+  plain_N = _spreads(found, BASELINE, columns[-1])
   rows = []
-  steps = found['steps'][found['steps'].part == 'core']
   for method in methods(found, 'core'):
-    own = steps[steps.method == method]
-    row = [method]
-    for column in ('share', 'share_corrected', 'share_optimizer'):
-      means = own.groupby(['seed', 'task'])[column].mean().unstack()
-      spread_N = (means.max(axis=1) - means.min(axis=1)).to_numpy()
-      row.append(scores.paired(spread_N, np.zeros_like(spread_N)))
-    rows.append(row)
+    spreads = [_spreads(found, method, column) for column in columns]
+    rows.append([
+        method, *map(scores.mean, spreads),
+        scores.paired(spreads[-1], plain_N) if method != BASELINE else '',
+    ])
   return tables.markdown(header, rows)
 
 

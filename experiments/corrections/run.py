@@ -6,6 +6,7 @@
 
 from collections.abc import Iterator
 import functools
+import itertools
 import pathlib
 
 from absl import app, flags
@@ -39,8 +40,8 @@ def parts(
   yield tuning
   rates = findings.best_rates(tuning['heldout'])
   core = arms.core(rates, _SEEDS.value)
-  for i in range(0, len(core), len(rates)):
-    yield run(core[i:i + len(rates)])
+  for _, part in itertools.groupby(core, lambda arm: arm.labels['seed']):
+    yield run(list(part))
   if _OTHERS.value:
     yield run(arms.others(rates['total']))
 
