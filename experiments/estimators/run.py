@@ -12,6 +12,7 @@ import pandas as pd
 
 from experiments import study, tables
 from experiments.estimators import estimators, measure
+from experiments.zoo import config as zoo
 
 _HERE = pathlib.Path(__file__).parent
 _CONFIG = 'experiments/zoo/config.py'
@@ -19,17 +20,17 @@ _CONFIG = 'experiments/zoo/config.py'
 
 def arms(folder: pathlib.Path, smoke: bool) -> list[study.Arm]:
   """Rows of four tasks, and the blocks of all eighteen."""
-  keys = ',prompts_per_task=2' if smoke else ',prompts_per_task=8'
+  keys = f'seed={zoo.SEEDS[0]},prompts_per_task={2 if smoke else 8}'
   steps, prompts = (3, 6) if smoke else (32, 256)
   return [
       study.Arm(
           dict(part='rows'), 'experiments.estimators.measure',
-          f'{_CONFIG}:gcd+palindrome+spell+sums{keys}',
+          f'{_CONFIG}:gcd+palindrome+spell+sums,{keys}',
           (f'--rows={folder.relative_to(study.ROOT) / "rows.npz"}',
            f'--steps={steps}'),
       ),
       study.Arm(
-          dict(part='blocks'), 'gradlens.measure', f'{_CONFIG}:seed=0{keys}',
+          dict(part='blocks'), 'gradlens.measure', f'{_CONFIG}:{keys}',
           (f'--prompts={prompts}', f'--splits={3 if smoke else 8}', '--json'),
       ),
   ]
