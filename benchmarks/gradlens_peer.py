@@ -14,19 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import toy_tasks
 
-from gradlens import (
-    degenerate,
-    experience,
-    models,
-    objective,
-    places,
-    rollout,
-    tasks,
-    text,
-    train_step,
-)
+from gradlens import experience, models, rollout, tasks, text
 from gradlens.configs import default
-from gradlens.optimizer import make_optimizer
+from gradlens.experience import degenerate, places
+from gradlens.step import objective, train_step
+from gradlens.step.optimizer import make_optimizer
 
 _NAMES = ('add', 'echo')
 

@@ -24,18 +24,11 @@ from ml_collections import config_flags
 import numpy as np
 
 from benchmarks import busy
-from gradlens import (
-    ahead,
-    build,
-    goal,
-    mixing,
-    rollout,
-    sampling,
-    tasks,
-    train,
-    train_step,
-)
-from gradlens.optimizer import make_optimizer
+from gradlens import rollout, tasks, train
+from gradlens.feed import ahead
+from gradlens.setup import build, goal, mixing, sampling
+from gradlens.step import train_step
+from gradlens.step.optimizer import make_optimizer
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'Config file, with its argument after a colon.',

@@ -19,8 +19,9 @@ import time
 from absl import app, flags
 import numpy as np
 
-from gradlens import claim, evaluation, journal, report
+from gradlens import evaluation, report
 from gradlens.configs import toy
+from gradlens.workdir import claim, journal
 
 _RUNS = flags.DEFINE_integer('runs', 10, 'How many runs are compared.')
 _STEPS = flags.DEFINE_integer('steps', 1000, 'Training steps of each.')

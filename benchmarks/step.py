@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import ml_collections
 from ml_collections import config_flags
 
-from gradlens import build, goal, train_step
-from gradlens.optimizer import make_optimizer
+from gradlens.setup import build, goal
+from gradlens.step import train_step
+from gradlens.step.optimizer import make_optimizer
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'Config file, with its argument after a colon.',

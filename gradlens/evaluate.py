@@ -23,17 +23,11 @@ with command.imports('train'):
   import ml_collections
   from ml_collections import config_flags
 
-  from gradlens import (
-      build,
-      evaluation,
-      hosts,
-      models,
-      passing,
-      sampling,
-      text,
-  )
+  from gradlens import evaluation, hosts, models, text
+  from gradlens.evaluation import passing
   from gradlens.report import tables
   from gradlens.report.summary import Estimate
+  from gradlens.setup import build, sampling
 
 
 class Row(NamedTuple):

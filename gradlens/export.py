@@ -16,8 +16,9 @@ with command.imports('train'):
   from absl import app, flags
   from etils import epath
 
-  from gradlens import checkpoint, models
+  from gradlens import models
   from gradlens.report import history
+  from gradlens.workdir import checkpoint
 
 _WORKDIR = flags.DEFINE_string('workdir', None, "The run's folder.")
 _OUTPUT = flags.DEFINE_string('output', None, 'The directory to write.')

@@ -15,22 +15,14 @@ import ml_collections
 import numpy as np
 
 import gradlens as gl
-from gradlens import (
-    build,
-    goal,
-    hosts,
-    losses,
-    metrics,
-    models,
-    placement,
-    policies,
-    sampling,
-    task_gradients,
-)
+from gradlens import hosts, losses, models
 from gradlens.experience import Batch
 from gradlens.mixture import Mixture
-from gradlens.rows import Row
-from gradlens.train_step import TrainState
+from gradlens.setup import build, goal, sampling
+from gradlens.step import placement, policies, task_gradients
+from gradlens.step.rows import Row
+from gradlens.step.train_step import TrainState
+from gradlens.workdir import metrics
 
 _log = logging.getLogger(__name__)
 

@@ -18,28 +18,15 @@ import ml_collections
 import numpy as np
 
 import gradlens as gl
-from gradlens import (
-    ahead,
-    best,
-    build,
-    checkpoint,
-    claim,
-    evaluation,
-    goal,
-    hosts,
-    journal,
-    mixing,
-    models,
-    rollout,
-    sampling,
-    tasks,
-    text,
-)
-from gradlens.optimizer import Optimizer, make_optimizer
-from gradlens.profile import tracing
-from gradlens.record import Gains, Progress, Recorder, Writers
+from gradlens import evaluation, hosts, models, rollout, tasks, text
+from gradlens.feed import ahead
 from gradlens.report import history
-from gradlens.train_step import TrainState
+from gradlens.setup import build, goal, mixing, sampling
+from gradlens.step.optimizer import Optimizer, make_optimizer
+from gradlens.step.train_step import TrainState
+from gradlens.workdir import best, checkpoint, claim, journal
+from gradlens.workdir.profile import tracing
+from gradlens.workdir.record import Gains, Progress, Recorder, Writers
 
 _log = logging.getLogger(__name__)
 

@@ -17,18 +17,12 @@ import numpy as np
 import pytest
 import tiny_config
 
-from gradlens import (
-    ahead,
-    build,
-    checkpoint,
-    experience,
-    models,
-    rollout,
-    tasks,
-    train,
-)
+from gradlens import experience, models, rollout, tasks, train
+from gradlens.feed import ahead
 from gradlens.report import history
-from gradlens.train_step import TrainState
+from gradlens.setup import build
+from gradlens.step.train_step import TrainState
+from gradlens.workdir import checkpoint
 
 # Quotas that are learned, prompts that are replaced by the policy that had
 # sampled them, and a correction with a key of its own.

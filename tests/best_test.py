@@ -8,7 +8,8 @@ from absl.testing import absltest, parameterized
 import pytest
 import tiny_config
 
-from gradlens import best, checkpoint, train
+from gradlens import train
+from gradlens.workdir import best, checkpoint
 
 
 @pytest.mark.slow

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import tiny_config
 
-from gradlens import checkpoint, models, report, train
+from gradlens import models, report, train
 from gradlens.models import huggingface
 from gradlens.report import history
+from gradlens.workdir import checkpoint
 
 _BUCKET = 'gs://bucket'
 

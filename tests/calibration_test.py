@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 import gradlens as gl
-from gradlens import models, objective, rollout, train_step
+from gradlens import models, rollout
 from gradlens.configs import default
 from gradlens.experience import Batch
-from gradlens.optimizer import make_optimizer
+from gradlens.step import objective, train_step
+from gradlens.step.optimizer import make_optimizer
 
 M, K, S, B, G, T, C, V = 64, 3, 4, 16, 6, 3, 2, 16
 R = K * S

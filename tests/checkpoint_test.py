@@ -18,8 +18,9 @@ import pytest
 from transformers import ByT5Tokenizer
 
 import gradlens as gl
-from gradlens import checkpoint, models
-from gradlens.train_step import TrainState
+from gradlens import models
+from gradlens.step.train_step import TrainState
+from gradlens.workdir import checkpoint
 
 
 def make_state(seed=0):

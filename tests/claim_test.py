@@ -9,7 +9,7 @@ from absl.testing import absltest, parameterized
 from folders import snapshot
 import jax
 
-from gradlens import claim
+from gradlens.workdir import claim
 
 CONFIG = dict(
     seed=3, log_seconds=1.0, tasks=dict(a=dict(source='x'), b=dict(source='y')),

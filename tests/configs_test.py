@@ -10,9 +10,10 @@ import ml_collections
 import pytest
 
 import gradlens as gl
-from gradlens import build, models
+from gradlens import models
 from gradlens.configs import default, pods, toy
-from gradlens.optimizer import CORRECTIONS, make_optimizer
+from gradlens.setup import build
+from gradlens.step.optimizer import CORRECTIONS, make_optimizer
 
 _FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
 _NAMES = sorted(

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import tiny_config
 
-from gradlens import checkpoint, evaluate, export, train
+from gradlens import evaluate, export, train
+from gradlens.workdir import checkpoint
 
 _ROOT = pathlib.Path(__file__).parents[1]
 # Up the loss, so that what is evaluated first is the best.

@@ -8,15 +8,8 @@ import numpy as np
 import pytest
 from transformers import ByT5Tokenizer
 
-from gradlens import (
-    degenerate,
-    experience,
-    models,
-    places,
-    rollout,
-    tasks,
-    text,
-)
+from gradlens import experience, models, rollout, tasks, text
+from gradlens.experience import degenerate, places
 
 K, B, G, T, C = 2, 3, 8, 8, 10
 _TOKENIZER = ByT5Tokenizer()  # a byte b is token b + 3; 1 ends a sequence

@@ -5,7 +5,7 @@ import pathlib
 
 from absl.testing import absltest, parameterized
 
-from gradlens import journal
+from gradlens.workdir import journal
 
 
 class HistoryTest(parameterized.TestCase):

@@ -18,8 +18,9 @@ from program import Program
 import pytest
 import tiny_config
 
-from gradlens import checkpoint, hosts, train
+from gradlens import hosts, train
 from gradlens.report import history
+from gradlens.workdir import checkpoint
 
 _MESH = 'mesh.task=4,mesh.fsdp=2,model.num_key_value_heads=2'
 # A key of its own, weights from a Gram matrix over all hosts; a completion's

@@ -7,8 +7,9 @@ import numpy as np
 import tiny_config
 
 from experiments.imbalance import anatomy, function_space
-from gradlens import build, models
+from gradlens import models
 from gradlens.experience import Batch
+from gradlens.setup import build
 
 
 class BatchTest(absltest.TestCase):

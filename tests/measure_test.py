@@ -9,8 +9,9 @@ import numpy as np
 import scipy.stats
 import tiny_config
 
-from gradlens import build, measure, measurement, models, sampling
+from gradlens import measure, measurement, models
 from gradlens.mixture import Mixture
+from gradlens.setup import build, sampling
 
 
 class EstimateTest(parameterized.TestCase):

@@ -9,7 +9,8 @@ from metrics_test import K, S
 import numpy as np
 from pages import ROOT
 
-from gradlens import experience, record
+from gradlens import experience
+from gradlens.workdir import record
 
 NAMES = metrics_test._NAMES
 

@@ -4,7 +4,7 @@ from absl.testing import absltest
 from metrics_test import S, _measured, _rows, _tasks
 import numpy as np
 
-from gradlens import metrics
+from gradlens.workdir import metrics
 
 NAMES = ('a', 'b', 'c')
 PROMPTS_K = np.full(3, S)

@@ -7,7 +7,9 @@ from those, as vectors, in float64.
 from absl.testing import absltest, parameterized
 import numpy as np
 
-from gradlens import experience, metrics, train_step
+from gradlens import experience
+from gradlens.step import train_step
+from gradlens.workdir import metrics
 
 _NAMES = ('a', 'b', 'c')
 K, S = 3, 2

@@ -2,8 +2,9 @@
 
 from absl.testing import absltest, parameterized
 
-from gradlens import mixing, tasks
+from gradlens import tasks
 from gradlens.configs import default
+from gradlens.setup import mixing
 
 
 def make(arg='', active=None, **kwargs):

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import tiny_config
 
-from gradlens import checkpoint, train
+from gradlens import train
 from gradlens.mixture import exact_quotas
 from gradlens.report import history
+from gradlens.workdir import checkpoint
 
 
 def scalars(workdir):

@@ -15,7 +15,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import gradlens as gl
-from gradlens import checkpoint, models, rollout, train
+from gradlens import models, rollout, train
+from gradlens.workdir import checkpoint
 
 LORA = models.Lora(rank=3, alpha=5.0, targets=('q', 'v', 'o', 'up', 'down'))
 _TOKENS = np.random.default_rng(0).integers(0, 40, (2, 2, 15)).astype(np.int32)

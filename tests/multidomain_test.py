@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from transformers import ByT5Tokenizer
 
-from gradlens import build, rollout, train
+from gradlens import rollout, train
 from gradlens.configs import multidomain
+from gradlens.setup import build
 
 _TOKENIZER = ByT5Tokenizer()
 

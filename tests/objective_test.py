@@ -8,9 +8,11 @@ from joint_loss import TEMPERATURE, B, C, G, K
 import numpy as np
 import pytest
 
-from gradlens import goal, losses, models, train_step
+from gradlens import losses, models
 from gradlens.configs import default
-from gradlens.optimizer import make_optimizer
+from gradlens.setup import goal
+from gradlens.step import train_step
+from gradlens.step.optimizer import make_optimizer
 
 S = 2
 R = K * S

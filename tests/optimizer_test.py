@@ -8,7 +8,7 @@ import optax
 
 import gradlens as gl
 from gradlens.configs import default
-from gradlens.optimizer import make_optimizer
+from gradlens.step.optimizer import make_optimizer
 
 K, S = 2, 2
 

@@ -5,7 +5,7 @@ import itertools
 from absl.testing import absltest, parameterized
 import numpy as np
 
-from gradlens import passing
+from gradlens.evaluation import passing
 
 
 class PassAtKTest(parameterized.TestCase):

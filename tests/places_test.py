@@ -9,9 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from gradlens import experience, objective, places, rollout, train_step
+from gradlens import experience, rollout
 from gradlens.configs import default
-from gradlens.optimizer import make_optimizer
+from gradlens.experience import places
+from gradlens.step import objective, train_step
+from gradlens.step.optimizer import make_optimizer
 
 S = 2
 

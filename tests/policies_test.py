@@ -10,18 +10,12 @@ import joint_loss
 import numpy as np
 import pytest
 
-from gradlens import (
-    build,
-    checkpoint,
-    goal,
-    models,
-    objective,
-    placement,
-    policies,
-    train_step,
-)
+from gradlens import models
 from gradlens.configs import default
-from gradlens.optimizer import make_optimizer
+from gradlens.setup import build, goal
+from gradlens.step import objective, placement, policies, train_step
+from gradlens.step.optimizer import make_optimizer
+from gradlens.workdir import checkpoint
 
 S = 2
 MIXED = (objective.OLD, objective.REFERENCE)

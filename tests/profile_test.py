@@ -12,7 +12,7 @@ import pytest
 import tiny_config
 
 from gradlens import hosts, train
-from gradlens.profile import tracing
+from gradlens.workdir.profile import tracing
 
 
 def named(name):

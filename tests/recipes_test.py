@@ -10,10 +10,11 @@ import numpy as np
 import pages
 import pytest
 
-from gradlens import goal, train_step
 from gradlens.configs import default, toy
-from gradlens.optimizer import make_optimizer
-from gradlens.values import check_values
+from gradlens.setup import goal
+from gradlens.setup.values import check_values
+from gradlens.step import train_step
+from gradlens.step.optimizer import make_optimizer
 
 PAGE = pages.ROOT / 'docs' / 'losses.md'
 S = 2

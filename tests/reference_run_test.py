@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import tiny_config
 
-from gradlens import checkpoint, measurement, train
+from gradlens import measurement, train
+from gradlens.workdir import checkpoint
 
 ARG = (
     'loss.kl_coef=0.2,loss.importance_cap=2,num_mini_batches=2,inner_epochs=2,'

@@ -6,8 +6,8 @@ import threading
 from absl.testing import absltest, parameterized
 from known_run import Page, ReportCase, write_run
 
-from gradlens import journal
 from gradlens.report import serve
+from gradlens.workdir import journal
 
 
 class ServeTest(ReportCase):

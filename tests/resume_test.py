@@ -12,7 +12,7 @@ import numpy as np
 from program import Program
 import pytest
 
-from gradlens import checkpoint
+from gradlens.workdir import checkpoint
 
 # The correction draws from a key of its own. Checkpoints after steps 3, 6, 8;
 # evaluations at other steps than these.

@@ -12,8 +12,10 @@ import pytest
 import tiny_config
 from transformers import ByT5Tokenizer
 
-from gradlens import advantages, degenerate, record, tasks, text, train
+from gradlens import advantages, tasks, text, train
+from gradlens.experience import degenerate
 from gradlens.tasks import verifiers
+from gradlens.workdir import record
 
 G, S = 4, 2
 NAMES, SHORT = ('long', 'short'), 1  # as the config orders them

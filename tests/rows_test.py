@@ -10,8 +10,8 @@ from joint_loss import EMPTY, TEMPERATURE, K
 import numpy as np
 import pytest
 
-from gradlens import objective, task_gradients
-from gradlens import rows as rows_lib
+from gradlens.step import objective, task_gradients
+from gradlens.step import rows as rows_lib
 
 S = 2
 R = K * S

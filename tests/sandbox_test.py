@@ -15,16 +15,17 @@ from unittest import mock
 from absl.testing import absltest, parameterized
 import pytest
 from sandboxed import (
-    LIMITS,
-    SandboxTestCase,
-    descendants,
-    inhabitants,
-    is_python,
+  LIMITS,
+  SandboxTestCase,
+  descendants,
+  inhabitants,
+  is_python,
 )
 import tiny_config
 
-from gradlens import sampling, tasks, train, values
+from gradlens import tasks, train
 from gradlens.configs import default
+from gradlens.setup import sampling, values
 from gradlens.tasks import attempts, sandbox, seccomp, verifiers
 
 # Calls `tried`, and says what came of it.

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tiny_config
 
-from gradlens import build, mixture, tasks
+from gradlens import mixture, tasks
+from gradlens.setup import build
 from gradlens.tasks import builders, verifiers
 from gradlens.tasks.sources import entries, open_source
 

@@ -9,9 +9,9 @@ from joint_loss import EMPTY, TEMPERATURE, K
 import numpy as np
 import pytest
 
-from gradlens import objective, train_step
 from gradlens.configs import default
-from gradlens.optimizer import make_optimizer
+from gradlens.step import objective, train_step
+from gradlens.step.optimizer import make_optimizer
 
 S = 2
 GRPO = objective.grpo(

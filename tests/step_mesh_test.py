@@ -9,17 +9,11 @@ import joint_loss
 import numpy as np
 import pytest
 
-from gradlens import (
-    models,
-    objective,
-    placement,
-    rows,
-    task_gradients,
-    train_step,
-)
+from gradlens import models
 from gradlens.configs import default
 from gradlens.experience import Batch
-from gradlens.optimizer import make_optimizer
+from gradlens.step import objective, placement, rows, task_gradients, train_step
+from gradlens.step.optimizer import make_optimizer
 
 GRPO = objective.grpo(advantage_scale='std', clip_low=0.2, clip_high=0.2)
 PROMPTS, G, T, C, V = 8, 2, 4, 4, 32  # prompts of a row

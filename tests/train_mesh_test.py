@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import tiny_config
 
-from gradlens import build, checkpoint, sampling, train
-from gradlens.optimizer import make_optimizer
+from gradlens import train
 from gradlens.report import history
+from gradlens.setup import build, sampling
+from gradlens.step.optimizer import make_optimizer
+from gradlens.workdir import checkpoint
 
 pytestmark = pytest.mark.slow
 

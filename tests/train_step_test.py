@@ -11,10 +11,11 @@ import numpy as np
 import optax
 import pytest
 
-from gradlens import objective as goals
-from gradlens import rollout, train_step
+from gradlens import rollout
 from gradlens.configs import default
-from gradlens.optimizer import make_optimizer
+from gradlens.step import objective as goals
+from gradlens.step import train_step
+from gradlens.step.optimizer import make_optimizer
 
 S = 2
 R = K * S

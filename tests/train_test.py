@@ -17,8 +17,10 @@ import pytest
 import tiny_config
 
 import gradlens as gl
-from gradlens import build, checkpoint, tasks, train
+from gradlens import tasks, train
 from gradlens.report import history
+from gradlens.setup import build
+from gradlens.workdir import checkpoint
 
 
 class Writer:

@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradlens import advantages, losses, objective
+from gradlens import advantages, losses
 from gradlens.experience import Batch
 from gradlens.models import Scores
-from gradlens.rows import Row
+from gradlens.step import objective
+from gradlens.step.rows import Row
 
 VALUES = pathlib.Path(__file__).with_name('trl_values.json')
 CLIPS = dict(clip_low=0.2, clip_high=0.3)

@@ -3,7 +3,7 @@
 from absl.testing import absltest, parameterized
 
 from gradlens.configs import default
-from gradlens.values import check_values
+from gradlens.setup.values import check_values
 
 
 class ValuesTest(parameterized.TestCase):

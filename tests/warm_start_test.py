@@ -12,9 +12,11 @@ import jax
 import numpy as np
 import pytest
 
-from gradlens import build, checkpoint, models, tasks
+from gradlens import models, tasks
 from gradlens.configs import default, toy, warm_start
 from gradlens.report import history
+from gradlens.setup import build
+from gradlens.workdir import checkpoint
 
 ORIGIN = json.loads((models.WARM / 'training.json').read_text())
 

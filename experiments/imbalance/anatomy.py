@@ -23,18 +23,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import gradlens as gl
-from gradlens import (
-    advantages,
-    build,
-    models,
-    objective,
-    rows,
-    sampling,
-    task_gradients,
-)
+from gradlens import advantages, models
 from gradlens.blocks import whole_gram
 from gradlens.experience import Batch
 from gradlens.mixture import Mixture
+from gradlens.setup import build, sampling
+from gradlens.step import objective, rows, task_gradients
 
 CHOSEN = 'chosen'  # 1 at the tokens whose scores are a row
 

@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import gradlens as gl
-from gradlens import build, measurement, models, sampling
+from gradlens import measurement, models
 from gradlens.experience import Batch
+from gradlens.setup import build, sampling
 
 
 class Moved(NamedTuple):

@@ -15,20 +15,13 @@ from jax.sharding import Mesh, PartitionSpec, SingleDeviceSharding
 import numpy as np
 from transformers import ByT5Tokenizer
 
-from gradlens import (
-    advantages,
-    build,
-    checkpoint,
-    goal,
-    meshes,
-    models,
-    placement,
-    rollout,
-    tasks,
-)
-from gradlens.optimizer import Optimizer, make_optimizer
-from gradlens.train_step import TrainState
-from gradlens.values import check_values
+from gradlens import advantages, models, rollout, tasks
+from gradlens.setup import build, goal, meshes
+from gradlens.setup.values import check_values
+from gradlens.step import placement
+from gradlens.step.optimizer import Optimizer, make_optimizer
+from gradlens.step.train_step import TrainState
+from gradlens.workdir import checkpoint
 
 _log = logging.getLogger(__name__)
 

@@ -39,7 +39,7 @@ def kl_divergence(
     the mean: it pulls nowhere. That of 'k2' is in the mean the divergence's
     own, and that of 'k3' the one of KL(reference, policy). Times the ratio of
     the policy to the one that sampled, 'k1' and 'k3' have the right one (see
-    `gradlens.objective.weighted_kl`).
+    `gradlens.step.objective.weighted_kl`).
 
   Args:
     logprobs_BxGxC: of the policy that is trained.

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import json
 from typing import NamedTuple
 
-from gradlens import claim
 from gradlens.report import history
+from gradlens.workdir import claim
 
 # As the configs' own arguments shorten it.
 _SHORT = {'correction.name': 'correction'}

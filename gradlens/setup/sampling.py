@@ -4,18 +4,10 @@ import functools
 import multiprocessing
 from typing import Any
 
-from gradlens import (
-    advantages,
-    degenerate,
-    experience,
-    hosts,
-    meshes,
-    places,
-    rollout,
-    tasks,
-)
-from gradlens.build import Setup
-from gradlens.experience import Answer, Collect
+from gradlens import advantages, experience, hosts, rollout, tasks
+from gradlens.experience import Answer, Collect, degenerate, places
+from gradlens.setup import meshes
+from gradlens.setup.build import Setup
 
 
 def verifier(

@@ -10,10 +10,11 @@ from jax.sharding import Mesh
 import optax
 
 import gradlens as gl
-from gradlens import losses, masked, models, placement
-from gradlens.objective import Objective
-from gradlens.optimizer import Optimizer
-from gradlens.rows import Row
+from gradlens import losses, masked, models
+from gradlens.step import placement
+from gradlens.step.objective import Objective
+from gradlens.step.optimizer import Optimizer
+from gradlens.step.rows import Row
 
 
 class Totals(NamedTuple):

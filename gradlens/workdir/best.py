@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradlens import metrics
 from gradlens.experience import Batch, Drawn, Sampled
+from gradlens.step.train_step import Measured
 from gradlens.tasks.query import hint
-from gradlens.train_step import Measured
+from gradlens.workdir import metrics
 
 HELDOUT = 'heldout'
 

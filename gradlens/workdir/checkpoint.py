@@ -13,10 +13,10 @@ from jax.sharding import Mesh
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
 
-from gradlens import best as best_of
 from gradlens import hosts, models
-from gradlens.claim import read_config, write_json
-from gradlens.train_step import TrainState
+from gradlens.step.train_step import TrainState
+from gradlens.workdir import best as best_of
+from gradlens.workdir.claim import read_config, write_json
 
 MODEL, STATES = 'model', 'checkpoints'
 LORA = 'lora.json'  # in MODEL

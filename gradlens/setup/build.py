@@ -9,20 +9,14 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from transformers import ByT5Tokenizer
 
-from gradlens import (
-    checkpoint,
-    claim,
-    hosts,
-    meshes,
-    models,
-    tasks,
-    text,
-    train_step,
-)
+from gradlens import hosts, models, tasks, text
 from gradlens.experience import Batch
-from gradlens.objective import Objective
-from gradlens.optimizer import Optimizer
-from gradlens.values import about, check_values, max_prompts
+from gradlens.setup import meshes
+from gradlens.setup.values import about, check_values, max_prompts
+from gradlens.step import train_step
+from gradlens.step.objective import Objective
+from gradlens.step.optimizer import Optimizer
+from gradlens.workdir import checkpoint, claim
 
 
 class Setup(NamedTuple):

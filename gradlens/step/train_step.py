@@ -7,13 +7,19 @@ import jax
 from jax.sharding import Mesh, PartitionSpec
 import optax
 
-from gradlens import masked, models, placement
+from gradlens import masked, models
 from gradlens.experience import Batch
-from gradlens.objective import Objective
-from gradlens.optimizer import Optimizer
-from gradlens.policies import make_prepare
-from gradlens.rows import Prompts, make_rows, micro_batches, mini_batches
-from gradlens.task_gradients import Gradient, decomposed, joint, make_losses
+from gradlens.step import placement
+from gradlens.step.objective import Objective
+from gradlens.step.optimizer import Optimizer
+from gradlens.step.policies import make_prepare
+from gradlens.step.rows import Prompts, make_rows, micro_batches, mini_batches
+from gradlens.step.task_gradients import (
+  Gradient,
+  decomposed,
+  joint,
+  make_losses,
+)
 
 
 class TrainState(NamedTuple):

@@ -18,8 +18,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from gradlens import hosts, models
 from gradlens.experience import Batch, Drawn, Sampled
 from gradlens.feed import Begun, Feed
+from gradlens.step.train_step import Measured, TrainState
 from gradlens.tasks import Late
-from gradlens.train_step import Measured, TrainState
 
 # (state, batch) -> (state, measured); the state it is given is written over.
 Step = Callable[[TrainState, Batch], tuple[TrainState, Measured]]

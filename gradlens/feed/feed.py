@@ -14,9 +14,15 @@ import numpy as np
 
 from gradlens.blocks import whole_gram
 from gradlens.experience import Answer, Found, Sampled
+from gradlens.experience.places import (
+  arrange,
+  drawn,
+  mean_of_prompts,
+  places,
+  put,
+)
 from gradlens.mixture import Draw, Mixture, Seen, plain
-from gradlens.places import arrange, drawn, mean_of_prompts, places, put
-from gradlens.train_step import Measured
+from gradlens.step.train_step import Measured
 
 _PARTS = 1, 2, 4, 8  # of a step's prompts, that a round has room for
 _ROUNDS = 2**32 - 1  # rounds have keys that are no prompt's

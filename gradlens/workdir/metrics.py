@@ -10,8 +10,8 @@ import numpy as np
 import gradlens as gl
 from gradlens.blocks import whole_gram
 from gradlens.experience import Sampled
-from gradlens.places import mean_of_prompts
-from gradlens.train_step import Measured
+from gradlens.experience.places import mean_of_prompts
+from gradlens.step.train_step import Measured
 
 Scalars = dict[str, float]
 

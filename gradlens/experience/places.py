@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradlens.experience import (
+from gradlens.experience.experience import (
     Answer,
     Batch,
     Collect,

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from gradlens import hosts, rollout, tasks, text
-from gradlens.degenerate import Asked, Equal
+from gradlens.experience.degenerate import Asked, Equal
 
 
 class Batch(NamedTuple):

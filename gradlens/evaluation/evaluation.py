@@ -12,8 +12,8 @@ import numpy as np
 
 from gradlens import hosts
 from gradlens.experience import Collect
-from gradlens.record import Writers
 from gradlens.tasks import Late
+from gradlens.workdir.record import Writers
 
 _log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from gradlens import advantages, losses
 from gradlens.experience import Batch
 from gradlens.models import Scores
-from gradlens.rows import Row
+from gradlens.step.rows import Row
 
 # Policies other than the one that is trained.
 OLD, REFERENCE = 'old', 'reference'

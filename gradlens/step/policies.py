@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from gradlens import models, placement
+from gradlens import models
 from gradlens.experience import Batch
-from gradlens.objective import OLD, REFERENCE, Objective
-from gradlens.rows import Prompts, in_parts, in_rows
+from gradlens.step import placement
+from gradlens.step.objective import OLD, REFERENCE, Objective
+from gradlens.step.rows import Prompts, in_parts, in_rows
 
 # (params, batch) -> logprobs_KxBxGxC
 Logprobs = Callable[[Any, Batch], jax.Array]

@@ -10,9 +10,9 @@ from typing import Any
 import optax
 from tqdm import tqdm
 
-from gradlens import metrics
 from gradlens.experience import Sampled
-from gradlens.train_step import Measured
+from gradlens.step.train_step import Measured
+from gradlens.workdir import metrics
 
 _log = logging.getLogger(__name__)
 

@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradlens import advantages, losses, objective
+from gradlens import advantages, losses
 from gradlens.experience import Batch
-from gradlens.optimizer import choose
+from gradlens.step import objective
+from gradlens.step.optimizer import choose
 
 
 def _surrogate(c: Any) -> objective.Term:

@@ -8,7 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from gradlens import models
-from gradlens.values import about, max_prompts
+from gradlens.setup.values import about, max_prompts
 
 _log = logging.getLogger(__name__)
 

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from gradlens import build, tasks
+from gradlens import tasks
 from gradlens.experience import Answer
 from gradlens.feed import Feed
 from gradlens.mixture import Mixture
-from gradlens.values import coupled, max_prompts
+from gradlens.setup import build
+from gradlens.setup.values import coupled, max_prompts
 
 # Whose weights do not depend on what a step tells of a task.
 _BLIND = 'total', 'mean', 'constant'

@@ -6,8 +6,9 @@ import functools
 import math
 from typing import Any
 
-from gradlens import advantages, best, losses, models
-from gradlens.optimizer import choose
+from gradlens import advantages, losses, models
+from gradlens.step.optimizer import choose
+from gradlens.workdir import best
 
 # The smallest values that mean anything, and the names there are.
 _AT_LEAST = {

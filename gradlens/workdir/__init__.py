@@ -1,0 +1,1 @@
+"""Workdir: what a run leaves in its folder, and how another takes it up."""
