@@ -31,6 +31,7 @@ def draw_differences(found: tables.Found) -> plt.Figure:
       axes.plot(value, y, 'k|', markersize=10)
     axes.set_title(title)
     axes.set_xlabel('last held-out reward less the sum\'s')
+    axes.locator_params(axis='x', nbins=5)  # more would touch
     axes.set_yticks(range(len(names)), names)
   return figure
 
