@@ -122,6 +122,18 @@ class FindingsTest(absltest.TestCase):
     self.assertEqual(findings.compared(found), ['b', 'c'])
     self.assertEqual(findings.seeds(found), 2)
 
+  def test_others_are_beside_the_sum_of_their_seed(self):
+    table = pd.DataFrame(
+        heldout('core', 'total', 1e-4, [[0.2, 0.8], [0.4, 0.8]])
+        + heldout('others', 'b', 1e-4, [[9.0, 9.0], [0.7, 0.3]])
+    )
+    other = table[~((table.part == 'others') & (table.seed == 0))]
+    _, _, *rows = findings.others_table(dict(heldout=other)).splitlines()
+    self.assertEqual(rows, [
+        '| total | 0.600 |  | 0.400 | +0.600 |',
+        '| b | 0.500 | -0.100 | 0.300 | +0.500 |',
+    ])
+
 
 class ArmsTest(parameterized.TestCase):
 

@@ -125,14 +125,23 @@ def shares_table(found: Found) -> str:
 
 
 def others_table(found: Found) -> str:
-  """Every other method: one seed, so that no interval is known."""
-  header = ['method', 'last reward', 'worst task', 'gain']
+  """Every other method, and the plain sum: one seed, of no known interval."""
+  header = ['method, 1 seed', 'last reward', "less the sum's", 'worst task',
+            'gain']
+  heldout = found['heldout']
+  [seed] = heldout[heldout.part == 'others'].seed.unique()
+  own = found | dict(heldout=heldout[heldout.seed == seed])
+  [plain_K] = last(own, 'core', BASELINE)
   rows = []
-  for method in methods(found, 'others'):
-    own = last(found, 'others', method)
+  for part, method in [
+      ('core', BASELINE), *(('others', name) for name in methods(own, 'others'))
+  ]:
+    [last_K], [gains_K] = last(own, part, method), gains(own, part, method)
+    less = last_K.mean() - plain_K.mean()
     rows.append([
-        method, f'{own.mean():.3f}', f'{scores.worst(own):.3f}',
-        f'{gains(found, "others", method).mean():+.3f}',
+        method, f'{last_K.mean():.3f}',
+        f'{less:+.3f}' if method != BASELINE else '',
+        f'{last_K.min():.3f}', f'{gains_K.mean():+.3f}',
     ])
   return tables.markdown(header, rows)
 
