@@ -12,12 +12,12 @@ import scipy.stats
 
 from gradlens import report
 from gradlens.report import (
-  curves,
-  figures,
-  history,
-  sentence,
-  summary,
-  tables,
+    curves,
+    figures,
+    history,
+    sentence,
+    summary,
+    tables,
 )
 
 

@@ -15,11 +15,11 @@ from unittest import mock
 from absl.testing import absltest, parameterized
 import pytest
 from sandboxed import (
-  LIMITS,
-  SandboxTestCase,
-  descendants,
-  inhabitants,
-  is_python,
+    LIMITS,
+    SandboxTestCase,
+    descendants,
+    inhabitants,
+    is_python,
 )
 import tiny_config
 

@@ -1,4 +1,4 @@
-"""Evaluation: held-out rewards of every task, and the prompts it solves."""
+"""Evaluation: held-out rewards of tasks, and how many prompts are solved."""
 
 from gradlens.evaluation.evaluation import (
     FOLDER,

@@ -15,11 +15,11 @@ import numpy as np
 from gradlens.blocks import whole_gram
 from gradlens.experience import Answer, Found, Sampled
 from gradlens.experience.places import (
-  arrange,
-  drawn,
-  mean_of_prompts,
-  places,
-  put,
+    arrange,
+    drawn,
+    mean_of_prompts,
+    places,
+    put,
 )
 from gradlens.mixture import Draw, Mixture, Seen, plain
 from gradlens.step.train_step import Measured

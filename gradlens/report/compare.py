@@ -8,13 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 from gradlens.report import (
-  content,
-  curves,
-  groups,
-  history,
-  markup,
-  summary,
-  tables,
+    content,
+    curves,
+    groups,
+    history,
+    markup,
+    summary,
+    tables,
 )
 
 LETTERS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ'

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from gradlens.report import (
-  curves,
-  figures,
-  groups,
-  history,
-  maps,
-  samples,
-  summary,
-  thin,
+    curves,
+    figures,
+    groups,
+    history,
+    maps,
+    samples,
+    summary,
+    thin,
 )
 
 # Of a line; an eye on a page that is a thousand pixels wide sees no more.

@@ -9,13 +9,13 @@ import textwrap
 from etils import epath
 
 from gradlens.report import (
-  compare,
-  groups,
-  history,
-  page,
-  sentence,
-  summary,
-  tables,
+    compare,
+    groups,
+    history,
+    page,
+    sentence,
+    summary,
+    tables,
 )
 
 PAGE, TABLE, STEPS = 'report.html', 'report.csv', 'report_steps.csv'

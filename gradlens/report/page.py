@@ -8,16 +8,16 @@ from collections.abc import Sequence
 import importlib.resources
 
 from gradlens.report import (
-  compare,
-  content,
-  curves,
-  details,
-  figures,
-  groups,
-  history,
-  markup,
-  sentence,
-  summary,
+    compare,
+    content,
+    curves,
+    details,
+    figures,
+    groups,
+    history,
+    markup,
+    sentence,
+    summary,
 )
 from gradlens.report.markup import escape
 

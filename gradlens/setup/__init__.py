@@ -1,4 +1,1 @@
-"""Setup: a config becomes the parts of a run, or one sentence on what is wrong.
-
-`build` puts them together; only `measurement` and `train` come after.
-"""
+"""Setup: from a config to the parts of a run, or to what is wrong with it."""

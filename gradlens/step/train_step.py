@@ -15,10 +15,10 @@ from gradlens.step.optimizer import Optimizer
 from gradlens.step.policies import make_prepare
 from gradlens.step.rows import Prompts, make_rows, micro_batches, mini_batches
 from gradlens.step.task_gradients import (
-  Gradient,
-  decomposed,
-  joint,
-  make_losses,
+    Gradient,
+    decomposed,
+    joint,
+    make_losses,
 )
 
 
