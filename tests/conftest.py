@@ -1,4 +1,7 @@
-"""Every test runs on 8 CPU devices, and a silent rank promotion raises."""
+"""Every test runs on 8 CPU devices, and a silent rank promotion raises.
+
+With JAX_PLATFORMS=cuda they run on a GPU: those that need one device only.
+"""
 
 import os
 
@@ -6,6 +9,10 @@ import os
 # compiling takes longer: without optimizations and without the fusion emitters
 # the tests of apply_test that are in_backward take a fifth of the CPU time.
 os.environ |= dict(
+    # Products of float32 are less precise there, unless it is told.
+    JAX_DEFAULT_MATMUL_PRECISION='highest',
+    XLA_PYTHON_CLIENT_PREALLOCATE='false',
+) if os.environ.get('JAX_PLATFORMS') == 'cuda' else dict(
     JAX_PLATFORMS='cpu',
     JAX_DISABLE_MOST_OPTIMIZATIONS='1',
     XLA_FLAGS=(

@@ -1,6 +1,7 @@
 """Attention: every kernel against numpy, and a model by each of them."""
 
 import functools
+import types
 from unittest import mock
 
 from absl.testing import absltest, parameterized
@@ -13,9 +14,18 @@ import gradlens as gl
 from gradlens import models
 from gradlens.models import attention, positions
 
-# No TPU here: its kernel is interpreted.
-_INTERPRETED = functools.partial(attention.splash, interpret=True)
-_KERNELS = dict(plain=attention.plain, splash=_INTERPRETED)
+# Without their devices: a TPU's is interpreted, and cuDNN's part is XLA's.
+_ANYWHERE = dict(
+    splash=functools.partial(attention.splash, interpret=True),
+    cudnn=functools.partial(attention.cudnn, implementation='xla'),
+)
+_KERNELS = dict(plain=attention.plain, **_ANYWHERE)
+
+
+def _device(platform, capability=None):
+  return types.SimpleNamespace(
+      platform=platform, compute_capability=capability
+  )
 
 
 def _reference(q, k, v, segments, window):
@@ -86,8 +96,10 @@ class KernelTest(parameterized.TestCase):
     self.assertEqual(got.shape, (2, count, 4, 64))
     np.testing.assert_allclose(got, _last(want, count), atol=3e-6)
 
-  @parameterized.product(count=[130, 30], window=[None, 7])
-  def test_gradients_agree(self, count, window):
+  @parameterized.product(
+      kernel=list(_ANYWHERE), count=[130, 30, 29], window=[None, 7]
+  )
+  def test_gradients_agree(self, kernel, count, window):
     q, k, v, segments = _arrays(130, 4, 2)
     q = _last(q, count)
     q, k, v, out = (
@@ -104,16 +116,92 @@ class KernelTest(parameterized.TestCase):
       )(q, k, v)
 
     for got, want in zip(
-        gradients(_INTERPRETED), gradients(attention.plain), strict=True
+        gradients(_ANYWHERE[kernel]), gradients(attention.plain),
+        strict=True,
     ):
       np.testing.assert_allclose(got, want, atol=2e-5)
       self.assertGreater(np.abs(want).max(), 0.5)
 
+  def test_vmapped_as_if_alone(self):
+    q, k, v, segments = _arrays(21, 4, 2, width=16)
+    run = functools.partial(_ANYWHERE['cudnn'], window=None)
+    both = jnp.stack([q, 2 * q], dtype=jnp.float32)
+    keys = attention.KeyValue(*(jnp.asarray(a, jnp.float32) for a in (k, v)))
+    got = jax.vmap(lambda q: run(q, keys, segments))(both)
+    for own, q in zip(got, both, strict=True):
+      np.testing.assert_allclose(own, run(q, keys, segments), atol=1e-6)
+
   @parameterized.parameters(
-      ('tpu', 'splash'), ('gpu', 'plain'), ('cpu', 'plain')
+      ('tpu', None, 'float32', 64, 'splash'),
+      ('cpu', None, 'bfloat16', 64, 'plain'),
+      ('gpu', '9.0', 'bfloat16', 128, 'cudnn'),
+      ('gpu', '10.3', 'bfloat16', 64, 'cudnn'),
+      ('gpu', '7.5', 'bfloat16', 64, 'plain'),
+      ('gpu', '9.0', 'float32', 64, 'plain'),
+      ('gpu', '9.0', 'bfloat16', 256, 'plain'),
+      ('gpu', '9.0', 'bfloat16', 60, 'plain'),
   )
-  def test_the_fastest(self, platform, name):
-    self.assertEqual(models.fastest_attention(platform), name)
+  def test_the_fastest(self, platform, capability, dtype, head_dim, name):
+    device = _device(platform, capability)
+    self.assertEqual(
+        models.choose_attention('auto', device, dtype, head_dim), name
+    )
+
+  @parameterized.parameters(
+      ('splash', _device('gpu', '9.0'), 'bfloat16', 64,
+       "'splash' needs a TPU, and this is a gpu; use 'auto'."),
+      ('cudnn', _device('cpu'), 'bfloat16', 64, 'needs a GPU, and this is a c'),
+      ('cudnn', _device('gpu', '7.5'), 'bfloat16', 64, 'this one has 7.5;'),
+      ('cudnn', _device('gpu', '8.0'), 'float32', 64, "that is 'float32';"),
+      ('cudnn', _device('gpu', '8.0'), 'bfloat16', 192, 'the model are 192;'),
+  )
+  def test_where_it_cannot_be(self, name, device, dtype, head_dim, message):
+    with self.assertRaisesRegex(ValueError, message):
+      models.choose_attention(name, device, dtype, head_dim)
+
+
+@absltest.skipUnless(jax.default_backend() == 'gpu', 'needs a GPU')
+class OnGpuTest(parameterized.TestCase):
+  """cuDNN's own part, to the rounding of bfloat16."""
+
+  def assert_close(self, got, want):
+    got, want = (np.asarray(a, np.float64) for a in (got, want))
+    difference = np.linalg.norm(got - want) / np.linalg.norm(want)
+    self.assertLess(difference, 1e-2)
+
+  @parameterized.product(count=[130, 41, 0], window=[None, 7])
+  def test_against_numpy(self, count, window):
+    q, k, v, segments = _arrays(130, 6, 2)
+    rounded = [jnp.asarray(a, jnp.bfloat16) for a in (_last(q, count), k, v)]
+    got = jax.jit(functools.partial(attention.cudnn, window=window))(
+        rounded[0], attention.KeyValue(*rounded[1:]), segments
+    )
+    self.assertEqual(got.shape, (2, count, 6, 64))
+    if count:
+      want = _reference(q, k, v, segments, window)
+      self.assert_close(got, _last(want, count))
+
+  @parameterized.product(count=[130, 29], window=[None, 7])
+  def test_gradients_of_rows(self, count, window):
+    q, k, v, segments = _arrays(130, 4, 2)
+    q_RxBxLxHxE, *rest = (
+        jnp.asarray(a, jnp.bfloat16)
+        for a in (np.stack([_last(q, count), -_last(q, count)]), k, v)
+    )
+
+    def gradients(kernel):
+      def loss(q, k, v):
+        out = kernel(q, attention.KeyValue(k, v), segments, window=window)
+        return jnp.sum(jnp.sin(3 * out.astype(jnp.float32)))
+
+      return jax.jit(jax.vmap(jax.grad(loss, (0, 1, 2)), (0, None, None)))(
+          q_RxBxLxHxE, *rest
+      )
+
+    for got, want in zip(
+        gradients(attention.cudnn), gradients(attention.plain), strict=True
+    ):
+      self.assert_close(got, want)
 
 
 def _decomposed(model, params, tokens, mask):
@@ -159,14 +247,15 @@ class ModelTest(parameterized.TestCase):
     return random_models.with_params(random_models.config(family, 0))
 
   @parameterized.product(
-      family=['qwen2', 'gemma3_text'], losses=[_decomposed, _of_groups]
+      kernel=list(_ANYWHERE), family=['qwen2', 'gemma3_text'],
+      losses=[_decomposed, _of_groups],
   )
-  def test_kernels_give_one_gradient_and_gram(self, family, losses):
+  def test_kernels_give_one_gradient_and_gram(self, kernel, family, losses):
     model, params = self.model(family)
     want = losses(model, params, self.tokens, self.mask)
-    with mock.patch.dict(attention.KERNELS, splash=_INTERPRETED) as kernels:
+    with mock.patch.dict(attention.KERNELS, _ANYWHERE) as kernels:
       del kernels['plain']  # not by accident
-      other = model._replace(compute=models.Compute(attention='splash'))
+      other = model._replace(compute=models.Compute(attention=kernel))
       got = losses(other, params, self.tokens, self.mask)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(

@@ -161,7 +161,9 @@ def plan(config: Any, devices: Sequence[Any]) -> Planned:
         f'rollout.num_slots={config.rollout.num_slots} cannot be divided by the'
         f" {sampling.groups} devices of the data axes, 'task' and 'fsdp'."
     )
-  model = model._replace(compute=meshes.compute(config, mesh, 'tpu'))
+  model = model._replace(
+      compute=meshes.compute(config, mesh, devices[0], model.config.head_dim)
+  )
   optimizer = make_optimizer(config, len(config.tasks), None)
 
   def first():

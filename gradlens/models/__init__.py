@@ -6,7 +6,7 @@
 """
 
 from gradlens.models.adapters import adapt, join, merge, split
-from gradlens.models.attention import KERNELS, fastest_attention
+from gradlens.models.attention import KERNELS, choose_attention
 from gradlens.models.classifier import load_classifier
 from gradlens.models.config import LINEAR, Compute, DecoderConfig, Lora
 from gradlens.models.forward import (
@@ -44,12 +44,12 @@ from gradlens.models.vocabulary import Scores, policy_logprobs, scores
 from gradlens.models.weights import load, save
 
 __all__ = [
-    'BLOCKS', 'Cache', 'Compute', 'DATA', 'DecoderConfig', 'Groups',
-    'KERNELS', 'LINEAR', 'Lora', 'Model', 'REMAT', 'Scores', 'Sequences',
-    'TENSOR', 'WARM', 'adapt', 'blocks', 'build', 'check_mesh', 'decode',
-    'fastest_attention', 'from_huggingface', 'init', 'join', 'load',
-    'load_classifier', 'load_model', 'load_tokenizer', 'logits', 'make_cache',
-    'make_mesh', 'merge', 'policy_logprobs', 'prefill', 'sampling_mesh',
-    'save', 'save_model', 'scores', 'shardings', 'shards', 'specs',
-    'specs_like', 'split', 'tapped', 'to_huggingface',
+    'BLOCKS', 'Cache', 'Compute', 'DATA', 'DecoderConfig', 'Groups', 'KERNELS',
+    'LINEAR', 'Lora', 'Model', 'REMAT', 'Scores', 'Sequences', 'TENSOR', 'WARM',
+    'adapt', 'blocks', 'build', 'check_mesh', 'choose_attention', 'decode',
+    'from_huggingface', 'init', 'join', 'load', 'load_classifier', 'load_model',
+    'load_tokenizer', 'logits', 'make_cache', 'make_mesh', 'merge',
+    'policy_logprobs', 'prefill', 'sampling_mesh', 'save', 'save_model',
+    'scores', 'shardings', 'shards', 'specs', 'specs_like', 'split', 'tapped',
+    'to_huggingface',
 ]

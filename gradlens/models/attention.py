@@ -8,7 +8,7 @@ width; N prompts, G completions, T a prompt's tokens, C a completion's.
 
 from collections.abc import Callable
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.experimental.pallas.ops.tpu.splash_attention import (
@@ -133,12 +133,119 @@ def splash(
   return out_BxHxLxE.swapaxes(1, 2)[:, :length].astype(keys.v.dtype)
 
 
-KERNELS = dict(plain=plain, splash=splash)
+def _examples(fn: Callable[..., Any]) -> Callable[..., Any]:
+  """`fn` of arrays with examples in front: under `vmap`, of more examples."""
+
+  @jax.custom_batching.custom_vmap
+  def run(*arrays):
+    return fn(*arrays)
+
+  @run.def_vmap
+  def _(size, batched, *arrays):
+    whole = [
+        a if own else jnp.broadcast_to(a, (size, *a.shape))
+        for a, own in zip(arrays, batched, strict=True)
+    ]
+    out = run(*(a.reshape(-1, *a.shape[2:]) for a in whole))
+    split = jax.tree.map(lambda a: a.reshape(size, -1, *a.shape[1:]), out)
+    return split, jax.tree.map(lambda a: True, split)
+
+  return run
 
 
-def fastest_attention(platform: str) -> str:
-  """The kernel for devices of a platform."""
-  return 'splash' if platform == 'tpu' else 'plain'
+def cudnn(
+    q_BxLxHxE: jax.Array, keys: KeyValue, segments_BxM: jax.Array,
+    window: int | None, *, implementation: str = 'cudnn',
+) -> jax.Array:
+  """Flash attention of cuDNN, for GPUs, in bfloat16 or float16.
+
+  Arguments as those of `plain`; its mask is whole in memory, once for all
+  heads, and the scores are not. With `implementation='xla'` it runs anywhere.
+  """
+  length = q_BxLxHxE.shape[1]
+  before = segments_BxM.shape[1] - length
+
+  def even(a, axis, **options):
+    """It takes no odd lengths."""
+    pads = [(0, 0)] * a.ndim
+    pads[axis] = (0, a.shape[axis] % 2 if a.shape[axis] else 2)
+    return jnp.pad(a, pads, **options)
+
+  def run(q, k, v, segments):
+    mask_BxLxM = even(
+        even(_mask(segments, before, window), 2), 1, constant_values=True
+    )
+    out = jax.nn.dot_product_attention(
+        *(even(a, 1) for a in (q, k, v)), mask=mask_BxLxM[:, None], scale=1.0,
+        implementation=implementation,
+    )
+    return out[:, :length]
+
+  def pull(q, k, v, segments, dout):
+    _, back = jax.vjp(lambda *arrays: run(*arrays, segments), q, k, v)
+    return back(dout)
+
+  # Its own rule for `vmap` wants a mask for each head.
+  attention = jax.custom_vjp(_examples(run))
+  attention.defvjp(
+      lambda *arrays: (attention(*arrays), arrays),
+      lambda arrays, dout: (*_examples(pull)(*arrays, dout), None),
+  )
+  return attention(q_BxLxHxE, *keys, segments_BxM)
+
+
+KERNELS = dict(plain=plain, splash=splash, cudnn=cudnn)
+_CAPABILITY = 8.0  # compute capability of the first GPUs that have cudnn
+_WIDEST, _STEP = 128, 8  # of the heads that all of these take
+
+
+def _refused(
+    kernel: str, device: jax.Device, dtype: str | None, head_dim: int
+) -> str:
+  """What a kernel needs and does not have there; '' is nothing."""
+  platform = dict(splash='tpu', cudnn='gpu').get(kernel, device.platform)
+  if device.platform != platform:
+    return f'needs a {platform.upper()}, and this is a {device.platform}'
+  if kernel != 'cudnn':
+    return ''
+  if float(device.compute_capability) < _CAPABILITY:
+    return (
+        f'needs a GPU of compute capability {_CAPABILITY} or more, and this one'
+        f' has {device.compute_capability}'
+    )
+  if dtype != 'bfloat16':
+    return f"needs compute.dtype='bfloat16', and that is {dtype!r}"
+  if head_dim > _WIDEST or head_dim % _STEP:
+    return (
+        f'needs heads that are up to {_WIDEST} wide, in steps of {_STEP}, and'
+        f' those of the model are {head_dim}'
+    )
+  return ''
+
+
+def choose_attention(
+    name: str, device: jax.Device, dtype: str | None, head_dim: int
+) -> str:
+  """The kernel that a model is computed with.
+
+  Args:
+    name: in `KERNELS`; or 'auto', the fastest that there can be.
+    device: where.
+    dtype: of products, as in `Compute`.
+    head_dim: width of a head.
+
+  Raises:
+    ValueError: that kernel cannot be there, and why.
+  """
+  if name == 'auto':
+    return next(
+        kernel for kernel in ('splash', 'cudnn', 'plain')
+        if not _refused(kernel, device, dtype, head_dim)
+    )
+  refused = _refused(name, device, dtype, head_dim)
+  if refused:
+    raise ValueError(f"{name!r} {refused}; use 'auto'.")
+  return name
 
 
 def _by_heads(

@@ -118,7 +118,9 @@ def load_model(
   """Model, trained and frozen parameters, and tokenizer."""
   model, params, tokenizer = _first_model(config, mesh)
   model = model._replace(
-      compute=meshes.compute(config, mesh, jax.devices()[0].platform)
+      compute=meshes.compute(
+          config, mesh, jax.devices()[0], model.config.head_dim
+      )
   )
   if not config.lora.rank:
     return model, params, {}, tokenizer

@@ -78,26 +78,23 @@ def sampling_mesh(
 
 
 def compute(
-    config: Any, mesh: Mesh | None, platform: str
+    config: Any, mesh: Mesh | None, device: jax.Device, head_dim: int
 ) -> models.Compute:
-  """How a model is computed on the devices of a platform.
+  """How a model with heads of a width is computed on devices as this one.
 
   Raises:
     ValueError: an attention that cannot be there.
   """
-  attention = config.compute.attention
-  automatic = mesh is not None and config.correction.apply == 'stacked'
-  if automatic and attention == 'splash':
-    raise ValueError(
-        "config.compute.attention='splash' cannot be divided over a mesh with"
-        " correction.apply='stacked'; use attention='auto', or another apply."
-    )
-  if attention == 'auto':
-    # Stacked gradients are divided by the compiler, which knows no kernels.
-    attention = 'plain' if automatic else models.fastest_attention(platform)
-  if attention == 'splash' and platform != 'tpu':
-    raise ValueError(
-        f"config.compute.attention='splash' needs a TPU, and this is a"
-        f" {platform}; use 'auto'."
-    )
-  return models.Compute(config.compute.dtype, attention, config.compute.remat)
+  c, attention = config.compute, config.compute.attention
+  if mesh is not None and config.correction.apply == 'stacked':
+    # Divided by the compiler, which knows no kernels.
+    if attention not in ('auto', 'plain'):
+      raise ValueError(
+          f'config.compute.attention={attention!r} cannot be divided over a'
+          " mesh with correction.apply='stacked'; use attention='auto', or"
+          ' another apply.'
+      )
+    attention = 'plain'
+  with about('config.compute.attention'):
+    attention = models.choose_attention(attention, device, c.dtype, head_dim)
+  return models.Compute(c.dtype, attention, c.remat)
