@@ -47,8 +47,7 @@ def losses_fn(model: models.Model) -> Any:
 
   def readout(head, x_NxLxD, tokens_NxL, advantages_N):
     found = models.scores(
-        head, x_NxLxD[:, :-1], tokens_NxL[:, 1:],
-        vocab_size=model.config.vocab_size, temperature=1.0,
+        head, x_NxLxD[:, :-1], tokens_NxL[:, 1:], temperature=1.0
     )
     return -jnp.sum(found.logprobs.mean(axis=1) * advantages_N)
 

@@ -41,6 +41,7 @@ def tap(
     extra_axes: int | None | tuple[int | None, ...] = 0,
     shards: Shards | None = None,
     remat: bool = True,
+    in_turn: bool = False,
 ) -> Callable[..., PyTree]:
   r"""Runs a block on all rows, and decomposes its gradient on the way back.
 
@@ -74,6 +75,8 @@ def tap(
       parameters is of this device's shards, and `x_R` of its own rows.
     remat: compute the block again on the way back. If not, a policy says what
       is kept by `fn` in `jax.checkpoint(fn, policy=...)`.
+    in_turn: one row after the other, not all at once under `jax.vmap`: for a
+      block with large insides.
 
   Returns:
     `tapped(params, x_R, probe, *extra, shared=None) -> y_R`, with rows on the
@@ -83,8 +86,8 @@ def tap(
 
   Raises:
     TypeError: when called with a probe that is not one.
-    ValueError: when called with a probe of another number of rows, or of layers
-      that no scan took apart.
+    ValueError: `in_turn` without `remat`; or, when called, a probe of another
+      number of rows, or of layers that no scan took apart.
 
   >>> import jax.numpy as jnp
   >>> import gradlens as gl
@@ -100,6 +103,10 @@ def tap(
   [[9. 3.]
    [3. 5.]]
   """
+
+  if in_turn and not remat:
+    raise ValueError('in_turn=True computes again what remat=False would keep')
+  over_rows = _in_turn if in_turn else jax.vmap
 
   def whole(params, others):
     """What `fn` gets of the parameters: its own, and leaves that others own."""
@@ -120,7 +127,7 @@ def tap(
     def one_row(x, extra):
       return fn(params, x, *leaves, *extra)
 
-    return jax.vmap(one_row, (0, _axes(extra, extra_axes)))(x_R, extra)
+    return over_rows(one_row, (0, _axes(extra, extra_axes)))(x_R, extra)
 
   @jax.custom_vjp
   def tapped(params, others, x_R, reading, handle, probe, extra):
@@ -158,7 +165,7 @@ def tap(
       y, pull = pullback(params, leaves, x, *extra)
       return pull(_cotangent(y, dy))
 
-    return jax.vmap(one_row, (0, 0, _axes(extra, extra_axes)))(
+    return over_rows(one_row, (0, 0, _axes(extra, extra_axes)))(
         x_R, dy_R, extra
     )
 
@@ -206,6 +213,27 @@ def tap(
     return tapped(params, others, x_R, probe.reading, handle, probe, extra)
 
   return call
+
+
+def _in_turn(fn: Callable[..., PyTree], axes: tuple) -> Callable[..., PyTree]:
+  """As `jax.vmap`, of one row after the other."""
+
+  def run(*args):
+    def one(r):
+      def pick(axis, tree):
+        if axis is None:
+          return tree
+        return jax.tree.map(
+            lambda a: jax.lax.dynamic_index_in_dim(a, r, axis, keepdims=False),
+            tree,
+        )
+
+      return fn(*jax.tree.map(pick, axes, args, is_leaf=lambda a: a is None))
+
+    num_rows = jax.tree.leaves(args[0])[0].shape[0]
+    return jax.lax.map(one, jnp.arange(num_rows))
+
+  return run
 
 
 def _axes(

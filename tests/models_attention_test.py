@@ -214,10 +214,7 @@ def _of_groups(model, params, tokens, mask):
   """As two prompts a row, of 5 tokens, with three completions of 5."""
   def losses_fn(params, probes, layout):
     def readout(head, x_NxGxCxD, tokens_NxGxC, mask_NxGxC):
-      found = models.scores(
-          head, x_NxGxCxD, tokens_NxGxC, vocab_size=random_models.VOCAB,
-          temperature=1.0,
-      )
+      found = models.scores(head, x_NxGxCxD, tokens_NxGxC, temperature=1.0)
       return jnp.sum(found.logprobs * mask_NxGxC)
 
     return models.tapped(

@@ -52,9 +52,7 @@ def _decompose(model, params, groups, *, shared):
   def readout(head, x, tokens_NxGxC, weight_NxGxC):
     if not shared:
       x = x[:, T - 1 : -1].reshape(*tokens_NxGxC.shape, -1)
-    found = models.scores(
-        head, x, tokens_NxGxC, vocab_size=random_models.VOCAB, temperature=1.0
-    )
+    found = models.scores(head, x, tokens_NxGxC, temperature=1.0)
     return jnp.sum(found.logprobs * weight_NxGxC)
 
   def losses_fn(params, probes, layout, *extra):

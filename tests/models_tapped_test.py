@@ -1,5 +1,7 @@
 """The decoder out of taps: every family, whole, and no parameter missed."""
 
+from unittest import mock
+
 from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ from tapped_decoder import relative
 
 import gradlens as gl
 from gradlens import models
+from gradlens.models import vocabulary
 
 R, N, L = 3, 2, 7
 # Tied and untied, with one kind of attention and with two.
@@ -84,6 +87,34 @@ class TappedTest(parameterized.TestCase):
     self.assertEqual(set(named), set(grams))
     for name, want in named.items():
       self.assertLess(relative(grams[name], want), 1e-5)
+
+  @parameterized.product(seed=(0, 1), probed=(False, True))
+  def test_some_tokens_after_others(self, seed, probed):
+    # One token at a time, so that all that adds up adds up often.
+    model, params = model_and_params('qwen3', seed)
+    model = model._replace(compute=models.Compute(dtype='bfloat16'))
+    rng = np.random.default_rng(2)
+    tokens = jnp.asarray(rng.integers(0, 4, (R, 9, random_models.LENGTH)))
+    args = tokens, jnp.ones(tokens.shape, bool)
+    losses = random_models.losses_fn(model)
+
+    def gradient():
+      if probed:
+        _, grads, grams = jax.jit(gl.value_grad_gram(losses))(
+            params, random_models.probes(model, R), *args
+        )
+        return grads, grams
+      return jax.jit(jax.grad(
+          lambda params: losses(params, None, *args).sum()
+      ))(params)
+
+    want = gradient()
+    with mock.patch.object(vocabulary, 'MAX_LOGITS', 1):
+      got = gradient()
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+      a, b = (np.asarray(each, np.float64) for each in (a, b))
+      # One in 256 is the rounding of bfloat16.
+      self.assertLess(np.linalg.norm(a - b), np.linalg.norm(b) / 256)
 
   @every_family
   def test_every_parameter_is_in_one_tap(self, model_type, seed):

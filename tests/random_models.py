@@ -84,8 +84,7 @@ def losses_fn(model: models.Model) -> Any:
 
   def readout(head, x_NxLxD, tokens_NxL):
     found = models.scores(
-        head, x_NxLxD[:, :-1], tokens_NxL[:, 1:], vocab_size=VOCAB,
-        temperature=1.0,
+        head, x_NxLxD[:, :-1], tokens_NxL[:, 1:], temperature=1.0
     )
     return jnp.sum(found.logprobs)
 

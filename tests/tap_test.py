@@ -22,11 +22,13 @@ def value_grad_gram(tied, **kwargs):
 
 class DecoderTest(parameterized.TestCase):
 
-  @parameterized.product(tied=(False, True), jit=(False, True))
-  def test_losses_gradient_and_gram_are_those_of_rows(self, tied, jit):
+  @parameterized.product(
+      tied=(False, True), jit=(False, True), in_turn=(False, True)
+  )
+  def test_losses_gradient_and_gram_are_those_of_rows(self, tied, jit, in_turn):
     params, batch = decoder.params(tied), decoder.batch()
     rows = decoder.matrix(decoder.rows(tied, params, batch))
-    f = value_grad_gram(tied)
+    f = value_grad_gram(tied, in_turn=in_turn)
     losses_R, grads, grams = (jax.jit(f) if jit else f)(
         params, decoder.probes(), *batch
     )
@@ -198,6 +200,25 @@ class DtypesTest(absltest.TestCase):
     np.testing.assert_allclose(
         gram, 128 * np.outer(np.arange(1, 5), np.arange(1, 5)), rtol=1e-6
     )
+
+
+class InTurnTest(absltest.TestCase):
+
+  def test_it_has_the_insides_of_one_row(self):
+    def scratch(in_turn):
+      block = gl.tap(
+          lambda w, x: jnp.sum(jnp.sin(jnp.outer(x, w))), in_turn=in_turn
+      )
+      step = gl.value_grad_gram(lambda w, probe, x_R: block(w, x_R, probe))
+      args = jnp.ones(100), gl.Probe(8), jnp.ones((8, 1000))
+      compiled = jax.jit(step).lower(*args).compile()
+      return compiled.memory_analysis().temp_size_in_bytes
+
+    self.assertLess(scratch(True), scratch(False) / 4)
+
+  def test_what_remat_would_keep_is_refused(self):
+    with self.assertRaisesRegex(ValueError, 'in_turn=True .* remat=False'):
+      gl.tap(lambda w, x: w * x, in_turn=True, remat=False)
 
 
 class MemoryTest(absltest.TestCase):

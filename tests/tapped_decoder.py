@@ -81,9 +81,9 @@ def mask():
   return jnp.asarray(lower / lower.sum(1, keepdims=True), jnp.float32)
 
 
-def losses_fn(tied, p, probes, tokens_RxBxL, advantages_RxB, shards=None):
+def losses_fn(tied, p, probes, tokens_RxBxL, advantages_RxB, **options):
   """The model out of taps: embedding, scanned layers, head."""
-  tap = functools.partial(gl.tap, shards=shards)
+  tap = functools.partial(gl.tap, **options)
   owns = (lambda p: p['table']) if tied else None
   x_R = tap(embed, owns=owns)(p['embed'], tokens_RxBxL, probes['embed'])
   x_R, shared = x_R if tied else (x_R, None)

@@ -40,16 +40,16 @@ from gradlens.models.sharding import (
     specs_like,
 )
 from gradlens.models.tapped import BLOCKS, REMAT, blocks, tapped
-from gradlens.models.vocabulary import Scores, policy_logprobs, scores
+from gradlens.models.vocabulary import Head, Scores, policy_logprobs, scores
 from gradlens.models.weights import load, save
 
 __all__ = [
-    'BLOCKS', 'Cache', 'Compute', 'DATA', 'DecoderConfig', 'Groups', 'KERNELS',
-    'LINEAR', 'Lora', 'Model', 'REMAT', 'Scores', 'Sequences', 'TENSOR', 'WARM',
-    'adapt', 'blocks', 'build', 'check_mesh', 'choose_attention', 'decode',
-    'from_huggingface', 'init', 'join', 'load', 'load_classifier', 'load_model',
-    'load_tokenizer', 'logits', 'make_cache', 'make_mesh', 'merge',
-    'policy_logprobs', 'prefill', 'sampling_mesh', 'save', 'save_model',
-    'scores', 'shardings', 'shards', 'specs', 'specs_like', 'split', 'tapped',
-    'to_huggingface',
+    'BLOCKS', 'Cache', 'Compute', 'DATA', 'DecoderConfig', 'Groups', 'Head',
+    'KERNELS', 'LINEAR', 'Lora', 'Model', 'REMAT', 'Scores', 'Sequences',
+    'TENSOR', 'WARM', 'adapt', 'blocks', 'build', 'check_mesh',
+    'choose_attention', 'decode', 'from_huggingface', 'init', 'join', 'load',
+    'load_classifier', 'load_model', 'load_tokenizer', 'logits', 'make_cache',
+    'make_mesh', 'merge', 'policy_logprobs', 'prefill', 'sampling_mesh', 'save',
+    'save_model', 'scores', 'shardings', 'shards', 'specs', 'specs_like',
+    'split', 'tapped', 'to_huggingface',
 ]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gradlens as gl
-from gradlens.models import adapters, positions
+from gradlens.models import adapters, positions, vocabulary
 from gradlens.models.attention import TENSOR
 from gradlens.models.forward import Model
 from gradlens.models.layouts import Groups, Sequences
@@ -46,6 +46,19 @@ def _tap(
   return gl.tap(kept(block), remat=False, **options)
 
 
+@jax.custom_vjp
+def _cast_before(wide: jax.Array, narrow: jax.Array) -> jax.Array:
+  """`wide` in the dtype of `narrow`, which it was cast to outside of a loop."""
+  del wide
+  return narrow
+
+
+_cast_before.defvjp(
+    lambda wide, narrow: (narrow, jnp.zeros((), wide.dtype)),
+    lambda like, cotangent: (cotangent.astype(like.dtype), None),
+)
+
+
 def blocks(path: tuple, leaf: jax.ShapeDtypeStruct) -> str | gl.Stacked:
   """The tap of every parameter, one of `BLOCKS`; the layers are stacked."""
   block = gl.by_layer(path, leaf)
@@ -72,8 +85,8 @@ def tapped(
       adapters; None is the plain forward pass.
     layout_R: the tokens, and what they see.
     readout: `readout(head, x, *extra) -> y` of one row, with the layout's
-      `states`; `head(x) -> logits` (see `scores`), and `y` is a pytree. It must
-      not close over what gradients are taken of.
+      `states` and the `Head`; `y` is a pytree. It must not close over what
+      gradients are taken of.
     *extra_R: further arguments of `readout`, each with a leading axis of rows.
     shards: of an enclosing `shard_map`, from `models.shards`: parameters are
       this device's shards, rows and their prompts its own.
@@ -113,18 +126,26 @@ def tapped(
     )
     return x_NxLxD
 
-  def run_head(params, x, *table_and_extra):
-    parts = {
-        name: nnx.merge(heads[name][0], cast(own))
-        for name, own in params.items()
-    }
+  def run_head(params, x, *extra):
     if tied:
-      table, *extra = table_and_extra
-      project = nnx.merge(embed, cast(table)).attend
+      own, *extra = extra
     else:
-      extra = table_and_extra
-      project = parts['head']
-    return readout(project, parts['norm'](x), *extra)
+      own = params['head']
+    # Gradients of some tokens after others add up in float32.
+    wide = jax.tree.map(lambda a: a.astype(jnp.float32), own)
+    narrow = jax.lax.stop_gradient(cast(own))
+
+    def project(x):
+      weights = jax.tree.map(_cast_before, wide, narrow)
+      if tied:
+        return nnx.merge(embed, weights).attend(x)
+      return nnx.merge(heads['head'][0], weights)(x)
+
+    norm = nnx.merge(heads['norm'][0], cast(params['norm']))
+    return readout(
+        vocabulary.Head(project, model.config.vocab_size, logits_of_row),
+        norm(x), *extra,
+    )
 
   def run_embed(params, tokens_NxL):
     # Cast last, so that the gradients of a token add up in float32.
@@ -152,14 +173,21 @@ def tapped(
   x_R, _ = jax.lax.scan(
       step, x_R, (trained, frozen, kinds, probes['layers'])
   )
-  tapped_head = gl.tap(run_head, shards=shards)
+  states_R = jax.vmap(lambda own, x: own.states(x))(
+      layout_R, placed(x_R, None, 'fsdp')
+  )
+  num_rows, *_, width = states_R.shape
+  some = vocabulary.MAX_LOGITS
+  all_at_once = states_R.size // width * model.config.vocab_size <= some
+  # Rows' gradients are large: all tokens of one are added up, then the next's.
+  in_turn = probes['head'] is not None and not all_at_once
+  logits_of_row = some if in_turn else some // num_rows
+  tapped_head = gl.tap(run_head, shards=shards, in_turn=in_turn)
   if probes['head'] is None:
     tapped_head = jax.checkpoint(tapped_head)  # logits are too large to be kept
   return tapped_head(
       {name: own for name, (_, own) in heads.items()},
-      jax.vmap(lambda own, x: own.states(x))(
-          layout_R, placed(x_R, None, 'fsdp')
-      ),
+      states_R,
       probes['head'],
       *extra_R,
       shared=table,

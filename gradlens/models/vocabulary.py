@@ -1,16 +1,34 @@
 """What the head says of given tokens, without all logits at once."""
 
 from collections.abc import Callable
+import dataclasses
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-# Logits of a row alive at a time: 128 MB.
-_LOGITS = 2**25
+# Logits alive at a time, of all rows together: 1 GB. The gradient of the head
+# is added up once for as many.
+MAX_LOGITS = 2**28
 
-# x `[..., D]` -> float32 logits `[..., V]`.
-Head = Callable[[jax.Array], jax.Array]
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+  """What hidden states are read with.
+
+  Attributes:
+    project: `[..., D]` to float32 logits `[..., V]`.
+    vocab_size: V.
+    max_logits: how many may be alive at a time.
+  """
+
+  project: Callable[[jax.Array], jax.Array]
+  vocab_size: int
+  max_logits: int = MAX_LOGITS
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """All logits."""
+    return self.project(x)
 
 
 class Scores(NamedTuple):
@@ -31,8 +49,7 @@ def policy_logprobs(logits: jax.Array, temperature: float) -> jax.Array:
 
 
 def scores(
-    head: Head, x: jax.Array, tokens: jax.Array, *, vocab_size: int,
-    temperature: float, max_logits: int = _LOGITS,
+    head: Head, x: jax.Array, tokens: jax.Array, *, temperature: float
 ) -> Scores:
   """Log-probabilities of tokens and entropies of the policy.
 
@@ -40,12 +57,10 @@ def scores(
   time, and again on the way back.
 
   Args:
-    head: `head(x) -> logits`.
+    head: of the model.
     x: `[..., D]`, the hidden states that the tokens are to be read from.
     tokens: int32, of the shape of `x` without its last axis.
-    vocab_size: V.
     temperature: of the policy.
-    max_logits: how many may be alive at a time.
   """
 
   def one(x, tokens):
@@ -53,10 +68,11 @@ def scores(
     chosen = jnp.take_along_axis(logprobs, tokens[..., None], axis=-1)[..., 0]
     return Scores(chosen, -jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1))
 
-  size = max(1, max_logits // vocab_size)
-  if tokens.size <= size:
+  most = max(1, head.max_logits // head.vocab_size)
+  if tokens.size <= most:
     return one(x, tokens)
-  count = -(-tokens.size // size)
+  count = -(-tokens.size // most)
+  size = -(-tokens.size // count)
   padding = count * size - tokens.size
 
   def in_chunks(a, width):
@@ -65,7 +81,7 @@ def scores(
     return flat.reshape(count, size, *width)
 
   found = jax.lax.map(
-      jax.checkpoint(lambda pair: one(*pair)),
+      jax.checkpoint(lambda pair: one(*pair), prevent_cse=False),
       (in_chunks(x, x.shape[-1:]), in_chunks(tokens, ())),
   )
   return jax.tree.map(

@@ -35,8 +35,7 @@ def make_logprobs(
 
   def readout(head, x_BxGxCxD, batch):
     return models.scores(
-        head, x_BxGxCxD, batch.tokens_KxBxGxC,
-        vocab_size=model.config.vocab_size, temperature=temperature,
+        head, x_BxGxCxD, batch.tokens_KxBxGxC, temperature=temperature
     ).logprobs
 
   def local(params, parts_MxR):

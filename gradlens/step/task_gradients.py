@@ -44,8 +44,7 @@ def make_losses(
   def readout(head, x_BxGxCxD, row):
     mask = row.batch.mask_KxBxGxC
     found = models.scores(
-        head, x_BxGxCxD, row.batch.tokens_KxBxGxC,
-        vocab_size=model.config.vocab_size, temperature=temperature,
+        head, x_BxGxCxD, row.batch.tokens_KxBxGxC, temperature=temperature
     )
     gap = jnp.abs(found.logprobs - row.batch.logprobs_KxBxGxC)
     values, terms = objective.loss(found, row)
