@@ -10,7 +10,7 @@ are medians of the ratios of neighbors.
 from collections.abc import Callable
 import statistics
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import app, flags
 import jax
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import ml_collections
 from ml_collections import config_flags
 
+from gradlens import models
 from gradlens.setup import build, goal
 from gradlens.step import train_step
 from gradlens.step.optimizer import make_optimizer
@@ -30,6 +31,7 @@ _REPEATS = flags.DEFINE_integer('repeats', 15, 'Steps of each kind.')
 _CORRECTIONS = flags.DEFINE_list(
     'corrections', ['total', 'equalize_norms', 'pcgrad'], 'Measured in turn.'
 )
+_PLAIN = 'plain'
 
 
 def random_batch(
@@ -52,65 +54,81 @@ def random_batch(
   )
 
 
+class Step(NamedTuple):
+  """A step that was compiled.
+
+  Attributes:
+    run: state and batch to a new state, and what was measured.
+    start: a first state.
+    shapes: of the state.
+    scratch: bytes of memory, beside the state.
+  """
+
+  run: Callable[..., Any]
+  start: Callable[[], train_step.TrainState]
+  shapes: str
+  scratch: int
+
+
 def compiled_step(
-    config: ml_collections.ConfigDict, correction: str, instrument: bool
-) -> tuple[Callable[..., Any], Any, Any, int]:
-  """A compiled step, its state and batch, and its bytes of scratch memory."""
+    config: ml_collections.ConfigDict, correction: str, instrument: bool,
+    batch: train_step.Batch,
+) -> Step:
+  """The step of a config, as a run compiles it, with another correction."""
   config = ml_collections.ConfigDict(config)
   with config.unlocked():
     config.correction.name = correction
-  model, params, frozen, _ = build.load_model(config)
   optimizer = make_optimizer(config, len(config.tasks), None)
-  step = train_step.make_train_step(
-      model, optimizer,
-      goal.make_objective(
-          config, model.config.eos_token_id, jnp.ones((len(config.tasks), 1))
-      ),
-      num_splits=config.num_splits,
-      temperature=config.rollout.temperature, aggregate=config.loss.aggregate,
-      normalize=config.loss.normalize, instrument=instrument,
-      num_mini_batches=config.num_mini_batches,
-      inner_epochs=config.inner_epochs,
-  )
-  key = jax.random.key(0)
-  state = train_step.TrainState(
-      params, optimizer.corrected.init(params), key, frozen,
-      build.reference(config, model, params),
-  )
-  batch = random_batch(config, key)
-  compiled = jax.jit(step).lower(state, batch).compile()
-  return compiled, state, batch, compiled.memory_analysis().temp_size_in_bytes
 
+  def start() -> tuple[models.Model, train_step.TrainState]:
+    model, params, frozen, _ = build.load_model(config)
+    return model, train_step.TrainState(
+        params, optimizer.corrected.init(params), jax.random.key(0), frozen,
+        build.reference(config, model, params),
+    )
 
-def seconds(step: Callable[..., Any], *args: Any) -> float:
-  """How long one call takes, results included."""
-  start = time.perf_counter()
-  jax.block_until_ready(step(*args))
-  return time.perf_counter() - start
+  model, state = start()
+  objective = goal.make_objective(
+      config, model.config.eos_token_id, jnp.ones((len(config.tasks), 1))
+  )
+  step = build.steps(config, model, optimizer, objective, None)[instrument]
+  compiled = step.lower(state, batch).compile()
+  return Step(
+      compiled, lambda: start()[1], str(jax.eval_shape(lambda: state)),
+      compiled.memory_analysis().temp_size_in_bytes,
+  )
 
 
 def main(argv: list[str]) -> None:
   """Prints one line for the plain step and one for each correction."""
   del argv
   config = _CONFIG.value
-  plain, *plain_args, plain_bytes = compiled_step(config, 'total', False)
-  seconds(plain, *plain_args)
+  batch = random_batch(config, jax.random.key(0))
+  steps = {_PLAIN: compiled_step(config, 'total', False, batch)} | {
+      name: compiled_step(config, name, True, batch)
+      for name in _CORRECTIONS.value
+  }
+  states = {}  # by their shapes: a step writes on the one that it is given
+
+  def seconds(step: Step) -> float:
+    state = states.pop(step.shapes, None) or step.start()
+    start = time.perf_counter()
+    states[step.shapes], _ = jax.block_until_ready(step.run(state, batch))
+    return time.perf_counter() - start
+
+  for step in steps.values():
+    seconds(step)
+  rounds = [
+      {name: seconds(step) for name, step in steps.items()}
+      for _ in range(_REPEATS.value)
+  ]
   kind = jax.devices()[0].device_kind
   print(f'{kind}, jax {jax.__version__}, {_REPEATS.value} repeats')
   print(f'{"step":24} {"seconds":>8} {"x plain":>8} {"scratch MB":>11}')
-  for name in _CORRECTIONS.value:
-    step, *args, scratch = compiled_step(config, name, True)
-    seconds(step, *args)
-    pairs = [
-        (seconds(plain, *plain_args), seconds(step, *args))
-        for _ in range(_REPEATS.value)
-    ]
-    if name == _CORRECTIONS.value[0]:
-      median = statistics.median(pair[0] for pair in pairs)
-      print(f'{"plain":24} {median:8.3f} {1:8.2f} {plain_bytes / 1e6:11.1f}')
-    median = statistics.median(pair[1] for pair in pairs)
-    ratio = statistics.median(measured / of for of, measured in pairs)
-    print(f'{name:24} {median:8.3f} {ratio:8.2f} {scratch / 1e6:11.1f}')
+  for name, step in steps.items():
+    median = statistics.median(own[name] for own in rounds)
+    ratio = statistics.median(own[name] / own[_PLAIN] for own in rounds)
+    print(f'{name:24} {median:8.3f} {ratio:8.3f} {step.scratch / 1e6:11.1f}')
 
 
 if __name__ == '__main__':
