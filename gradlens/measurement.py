@@ -177,7 +177,7 @@ def _accumulate(
   objective = goal.make_objective(config, run.stop_tokens, weights_KxM)
   losses_fn = task_gradients.make_losses(
       run.model, objective, temperature=config.rollout.temperature,
-      aggregate=aggregate, mesh=run.mesh,
+      aggregate=aggregate, mesh=run.mesh, num_stacked=k,
   )
   prepare = policies.make_prepare(
       run.model, objective, num_splits=1, mesh=run.mesh,

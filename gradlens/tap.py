@@ -82,7 +82,7 @@ def tap(
     `tapped(params, x_R, probe, *extra, shared=None) -> y_R`, with rows on the
     leading axis of every leaf of `x_R` and `y_R`. With `shared`, `fn` is called
     as `fn(params, x, leaf, *extra)`. With `probe=None` the result is `fn` under
-    `jax.vmap`, and differentiates as such.
+    `jax.vmap`, or of one row after the other, and differentiates as such.
 
   Raises:
     TypeError: when called with a probe that is not one.

@@ -17,7 +17,7 @@ import pytest
 from gradlens.aot import chips, hlo, loops, products, programs
 from gradlens.aot.count import count
 from gradlens.aot.needs import needs, use_no_device
-from gradlens.models.attention import KeyValue, splash
+from gradlens.models.kernels import KeyValue, splash
 
 ROOT = pathlib.Path(__file__).parents[1]
 CHIP = chips.CHIPS['v5e']

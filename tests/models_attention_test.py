@@ -12,14 +12,14 @@ import random_models
 
 import gradlens as gl
 from gradlens import models
-from gradlens.models import attention, positions
+from gradlens.models import kernels, positions
 
 # Without their devices: a TPU's is interpreted, and cuDNN's part is XLA's.
 _ANYWHERE = dict(
-    splash=functools.partial(attention.splash, interpret=True),
-    cudnn=functools.partial(attention.cudnn, implementation='xla'),
+    splash=functools.partial(kernels.splash, interpret=True),
+    cudnn=functools.partial(kernels.cudnn, implementation='xla'),
 )
-_KERNELS = dict(plain=attention.plain, **_ANYWHERE)
+_KERNELS = dict(plain=kernels.plain, **_ANYWHERE)
 
 
 def _device(platform, capability=None):
@@ -77,7 +77,7 @@ class KernelTest(parameterized.TestCase):
     single = [jnp.asarray(a, jnp.float32) for a in (q, k, v)]
     with jax.default_matmul_precision('highest'):
       got = jax.jit(functools.partial(_KERNELS[kernel], window=window))(
-          single[0], attention.KeyValue(*single[1:]), segments
+          single[0], kernels.KeyValue(*single[1:]), segments
       )
     np.testing.assert_allclose(got, want, atol=3e-6)
     # What a mask that forgets segments would give is far away.
@@ -90,14 +90,14 @@ class KernelTest(parameterized.TestCase):
   def test_queries_of_the_last_tokens(self, kernel, count, window):
     q, k, v, segments = _arrays(200, 4, 2)
     run = functools.partial(_KERNELS[kernel], window=window)
-    keys = attention.KeyValue(jnp.asarray(k), jnp.asarray(v))
+    keys = kernels.KeyValue(jnp.asarray(k), jnp.asarray(v))
     want = run(jnp.asarray(q), keys, jnp.asarray(segments))
     got = run(jnp.asarray(_last(q, count)), keys, jnp.asarray(segments))
     self.assertEqual(got.shape, (2, count, 4, 64))
     np.testing.assert_allclose(got, _last(want, count), atol=3e-6)
 
   @parameterized.product(
-      kernel=list(_ANYWHERE), count=[130, 30, 29], window=[None, 7]
+      kernel=list(_ANYWHERE), count=[130, 29], window=[None, 7]
   )
   def test_gradients_agree(self, kernel, count, window):
     q, k, v, segments = _arrays(130, 4, 2)
@@ -110,26 +110,36 @@ class KernelTest(parameterized.TestCase):
     def gradients(kernel):
       return jax.grad(
           lambda q, k, v: jnp.sum(out * kernel(
-              q, attention.KeyValue(k, v), segments, window=window
+              q, kernels.KeyValue(k, v), segments, window=window
           )),
           (0, 1, 2),
       )(q, k, v)
 
     for got, want in zip(
-        gradients(_ANYWHERE[kernel]), gradients(attention.plain),
+        gradients(_ANYWHERE[kernel]), gradients(kernels.plain),
         strict=True,
     ):
       np.testing.assert_allclose(got, want, atol=2e-5)
       self.assertGreater(np.abs(want).max(), 0.5)
 
-  def test_vmapped_as_if_alone(self):
+  @parameterized.parameters(21, 0)
+  def test_vmapped_as_if_alone(self, count):
     q, k, v, segments = _arrays(21, 4, 2, width=16)
-    run = functools.partial(_ANYWHERE['cudnn'], window=None)
-    both = jnp.stack([q, 2 * q], dtype=jnp.float32)
-    keys = attention.KeyValue(*(jnp.asarray(a, jnp.float32) for a in (k, v)))
-    got = jax.vmap(lambda q: run(q, keys, segments))(both)
-    for own, q in zip(got, both, strict=True):
-      np.testing.assert_allclose(own, run(q, keys, segments), atol=1e-6)
+    keys = kernels.KeyValue(*(jnp.asarray(a, jnp.float32) for a in (k, v)))
+    own = jnp.asarray(_last(q, count), jnp.float32)
+    both = jnp.stack([own, 2 * own])
+
+    @jax.value_and_grad
+    def run(q):
+      out = _ANYWHERE['cudnn'](q, keys, segments, window=None)
+      return jnp.sum(jnp.sin(out))
+
+    got = jax.vmap(run)(both)
+    want = jax.tree.map(lambda *own: jnp.stack(own), *map(run, both))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+        got, want,
+    )
 
   @parameterized.parameters(
       ('tpu', None, 'float32', 64, 'splash'),
@@ -137,6 +147,7 @@ class KernelTest(parameterized.TestCase):
       ('gpu', '9.0', 'bfloat16', 128, 'cudnn'),
       ('gpu', '10.3', 'bfloat16', 64, 'cudnn'),
       ('gpu', '7.5', 'bfloat16', 64, 'plain'),
+      ('gpu', 'gfx942', 'bfloat16', 64, 'plain'),
       ('gpu', '9.0', 'float32', 64, 'plain'),
       ('gpu', '9.0', 'bfloat16', 256, 'plain'),
       ('gpu', '9.0', 'bfloat16', 60, 'plain'),
@@ -173,8 +184,8 @@ class OnGpuTest(parameterized.TestCase):
   def test_against_numpy(self, count, window):
     q, k, v, segments = _arrays(130, 6, 2)
     rounded = [jnp.asarray(a, jnp.bfloat16) for a in (_last(q, count), k, v)]
-    got = jax.jit(functools.partial(attention.cudnn, window=window))(
-        rounded[0], attention.KeyValue(*rounded[1:]), segments
+    got = jax.jit(functools.partial(kernels.cudnn, window=window))(
+        rounded[0], kernels.KeyValue(*rounded[1:]), segments
     )
     self.assertEqual(got.shape, (2, count, 6, 64))
     if count:
@@ -191,7 +202,7 @@ class OnGpuTest(parameterized.TestCase):
 
     def gradients(kernel):
       def loss(q, k, v):
-        out = kernel(q, attention.KeyValue(k, v), segments, window=window)
+        out = kernel(q, kernels.KeyValue(k, v), segments, window=window)
         return jnp.sum(jnp.sin(3 * out.astype(jnp.float32)))
 
       return jax.jit(jax.vmap(jax.grad(loss, (0, 1, 2)), (0, None, None)))(
@@ -199,7 +210,7 @@ class OnGpuTest(parameterized.TestCase):
       )
 
     for got, want in zip(
-        gradients(attention.cudnn), gradients(attention.plain), strict=True
+        gradients(kernels.cudnn), gradients(kernels.plain), strict=True
     ):
       self.assert_close(got, want)
 
@@ -250,8 +261,8 @@ class ModelTest(parameterized.TestCase):
   def test_kernels_give_one_gradient_and_gram(self, kernel, family, losses):
     model, params = self.model(family)
     want = losses(model, params, self.tokens, self.mask)
-    with mock.patch.dict(attention.KERNELS, _ANYWHERE) as kernels:
-      del kernels['plain']  # not by accident
+    with mock.patch.dict(kernels.KERNELS, _ANYWHERE) as known:
+      del known['plain']  # not by accident
       other = model._replace(compute=models.Compute(attention=kernel))
       got = losses(other, params, self.tokens, self.mask)
     jax.tree.map(

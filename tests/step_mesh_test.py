@@ -1,6 +1,7 @@
 """The step on meshes of eight devices, against the one on a single device."""
 
 import functools
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 import jax
@@ -12,6 +13,7 @@ import pytest
 from gradlens import models
 from gradlens.configs import default
 from gradlens.experience import Batch
+from gradlens.models import kernels, vocabulary
 from gradlens.step import objective, placement, rows, task_gradients, train_step
 from gradlens.step.optimizer import make_optimizer
 
@@ -214,6 +216,21 @@ class MeshTest(SameTest):
     self.assert_same(
         step((2, 2, 2), 4, 1, apply, lora=lora), one(4, 1, apply, lora=lora)
     )
+
+  def test_a_kernel_has_the_heads_of_its_device(self):
+    anywhere = functools.partial(kernels.cudnn, implementation='xla')
+    with mock.patch.dict(kernels.KERNELS, cudnn=anywhere):
+      got = step((2, 2, 2), 2, 1, 'lagged', compute=models.Compute(
+          attention='cudnn'
+      ))
+    self.assert_same(got, one(2, 1, 'lagged'))
+
+  @parameterized.parameters(((2, 2, 2), 'lagged'), ((4, 2, 1), 'stacked'))
+  def test_some_tokens_after_others(self, sizes, apply):
+    # Two tokens of a row, or of all of a device.
+    with mock.patch.object(vocabulary, 'MAX_LOGITS', 2 * V):
+      got = step(sizes, 4, 2, apply)
+    self.assert_same(got, one(4, 2, apply))
 
   def test_what_is_kept_of_a_layer(self):
     compute = models.Compute(remat='dots')

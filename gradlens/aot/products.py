@@ -5,7 +5,7 @@ import math
 from typing import Any, NamedTuple
 
 from gradlens.aot.hlo import Computation, Program, is_float
-from gradlens.models.attention import tiles
+from gradlens.models.kernels import tiles
 
 
 class Products(NamedTuple):

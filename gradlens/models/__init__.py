@@ -6,7 +6,6 @@
 """
 
 from gradlens.models.adapters import adapt, join, merge, split
-from gradlens.models.attention import KERNELS, choose_attention
 from gradlens.models.classifier import load_classifier
 from gradlens.models.config import LINEAR, Compute, DecoderConfig, Lora
 from gradlens.models.forward import (
@@ -27,6 +26,7 @@ from gradlens.models.huggingface import (
     save_model,
     to_huggingface,
 )
+from gradlens.models.kernels import KERNELS, choose_attention
 from gradlens.models.layouts import Groups, Sequences
 from gradlens.models.sharding import (
     DATA,

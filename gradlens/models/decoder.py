@@ -7,8 +7,8 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from gradlens.models.attention import KeyValue
 from gradlens.models.config import LINEAR, DecoderConfig, Lora
+from gradlens.models.kernels import KeyValue
 from gradlens.models.positions import View, kinds_of_layers, rotate
 
 # attend(q, new, layer_cache, view) -> out; q, new and out cover the new tokens.

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from gradlens.models import attention, positions
-from gradlens.models.attention import KeyValue
 from gradlens.models.config import Compute, DecoderConfig, Lora
 from gradlens.models.decoder import Attend, Decoder
+from gradlens.models.kernels import KeyValue
 
 
 class Model(NamedTuple):

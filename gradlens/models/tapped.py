@@ -74,6 +74,7 @@ def tapped(
     *extra_R: Any,
     shards: gl.Shards | None = None,
     mesh: Mesh | None = None,
+    num_stacked: int = 1,
 ) -> Any:
   """What `readout` makes of every row's hidden states, by taps.
 
@@ -92,6 +93,7 @@ def tapped(
       this device's shards, rows and their prompts its own.
     mesh: that the compiler is to divide rows and prompts over, where there are
       no `shards`; rows are under `jax.vmap` with the name of their axis.
+    num_stacked: how many rows of a device an enclosing `jax.vmap` has.
 
   Returns:
     `y_R`.
@@ -177,7 +179,7 @@ def tapped(
       layout_R, placed(x_R, None, 'fsdp')
   )
   num_rows, *_, width = states_R.shape
-  some = vocabulary.MAX_LOGITS
+  some = vocabulary.MAX_LOGITS // num_stacked
   all_at_once = states_R.size // width * model.config.vocab_size <= some
   # Rows' gradients are large: all tokens of one are added up, then the next's.
   in_turn = probes['head'] is not None and not all_at_once

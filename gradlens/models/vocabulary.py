@@ -7,8 +7,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-# Logits alive at a time, of all rows together: 1 GB. The gradient of the head
-# is added up once for as many.
+# Logits alive at a time, of all rows of a device together: 1 GB. The gradient
+# of the head is added up once for as many.
 MAX_LOGITS = 2**28
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gradlens import models
-from gradlens.models.attention import KeyValue
+from gradlens.models.kernels import KeyValue
 from gradlens.rollout.distribution import How, draw
 
 

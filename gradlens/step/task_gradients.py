@@ -33,13 +33,16 @@ Losses = Callable[[Any, Any, Any, Row], tuple[jax.Array, Totals]]
 def make_losses(
     model: models.Model, objective: Objective, *, temperature: float,
     aggregate: str, shards: gl.Shards | None = None, mesh: Mesh | None = None,
+    num_stacked: int = 1,
 ) -> Losses:
   """Every row's contribution to the loss, by taps; and its totals.
 
   With `shards` of an enclosing `shard_map`: from this device's rows and
   parameters, of all rows. With a `mesh`, the compiler is to divide rows, which
-  `jax.vmap` names, and their prompts.
+  `jax.vmap` names, and their prompts. Of rows that `jax.vmap` has there are
+  `num_stacked` in all.
   """
+  groups = 1 if mesh is None else mesh.shape['task']
 
   def readout(head, x_BxGxCxD, row):
     mask = row.batch.mask_KxBxGxC
@@ -65,6 +68,7 @@ def make_losses(
             batch.tokens_KxBxGxC, batch.mask_KxBxGxC,
         ),
         readout, row, shards=shards, mesh=mesh,
+        num_stacked=-(-num_stacked // groups),
     )
     return values_R if shards is None else shards.collect(values_R)
 

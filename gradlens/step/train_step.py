@@ -177,6 +177,7 @@ def make_train_step(
       model, objective, temperature=temperature, aggregate=aggregate,
       shards=None if mesh is None or stacked else models.shards(model),
       mesh=mesh if stacked else None,
+      num_stacked=optimizer.correction.rule.num_rows if stacked else 1,
   )
   gradient_fn = (decomposed if instrument else joint)(
       losses_fn, optimizer,
