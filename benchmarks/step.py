@@ -2,9 +2,9 @@
 
     python -m benchmarks.step --config=configs/toy.py
 
-Both update the same parameters on the same batch of random tokens, in turn, so
-that whatever else the machine does meets both. Times are medians, and ratios
-are medians of the ratios of neighbors.
+All update parameters on the same batch of random tokens, in turn, so that
+whatever else the machine does meets all. Times are medians over rounds, and
+ratios are medians of the ratios to the plain step of the same round.
 """
 
 from collections.abc import Callable
@@ -111,7 +111,7 @@ def main(argv: list[str]) -> None:
   states = {}  # by their shapes: a step writes on the one that it is given
 
   def seconds(step: Step) -> float:
-    state = states.pop(step.shapes, None) or step.start()
+    state = states.pop(step.shapes) if step.shapes in states else step.start()
     start = time.perf_counter()
     states[step.shapes], _ = jax.block_until_ready(step.run(state, batch))
     return time.perf_counter() - start
