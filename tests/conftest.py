@@ -4,7 +4,6 @@ With JAX_PLATFORMS=cuda they run on a GPU: those that need one device only.
 """
 
 import os
-import tempfile
 
 # For the programs that tests start as well. Most of them run a few steps, and
 # compiling takes longer: without optimizations and without the fusion emitters
@@ -35,10 +34,6 @@ flags.FLAGS.mark_as_parsed()
 # By jax's own configuration, which programs that a test starts do not inherit.
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
-# What one class of tests compiled is read by the next: a sixth of the CPU time.
-_COMPILED = tempfile.TemporaryDirectory()
-jax.config.update('jax_compilation_cache_dir', _COMPILED.name)
-jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 
 
 @pytest.fixture(autouse=True, scope='class')
