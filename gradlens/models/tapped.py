@@ -182,7 +182,7 @@ def tapped(
   some = vocabulary.MAX_LOGITS // num_stacked
   all_at_once = states_R.size // width * model.config.vocab_size <= some
   # Rows' gradients are large: all tokens of one are added up, then the next's.
-  in_turn = probes['head'] is not None and not all_at_once
+  in_turn = probes['head'] is not None and num_rows > 1 and not all_at_once
   logits_of_row = some if in_turn else some // num_rows
   tapped_head = gl.tap(run_head, shards=shards, in_turn=in_turn)
   if probes['head'] is None:
