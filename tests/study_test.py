@@ -378,7 +378,9 @@ class RuleOutsTest(absltest.TestCase):
 
 class ReadmeTest(parameterized.TestCase):
 
-  @parameterized.parameters(('corrections',), ('estimators',), ('imbalance',))
+  @parameterized.parameters(
+      ('causes',), ('corrections',), ('estimators',), ('imbalance',)
+  )
   def test_tables_are_those_of_the_results(self, name):
     here = pathlib.Path(study.__file__).parent / name
     findings = importlib.import_module(f'experiments.{name}.findings')
