@@ -1,6 +1,6 @@
 """Every test runs on 8 CPU devices, and a silent rank promotion raises.
 
-With JAX_PLATFORMS=cuda they run on a GPU: those that need one device only.
+With JAX_PLATFORMS=cuda they run on a GPU, where those of many devices fail.
 """
 
 import os

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec
 
-from gradlens.models.kernels import KERNELS, KeyValue, grouped, softmax
+from gradlens.models.kernels import KERNELS, KeyValue, grouped, masked_softmax
 from gradlens.models.positions import View
 
 TENSOR = 'tensor'  # the axis of a mesh that divides heads
@@ -138,7 +138,7 @@ def attend_cached(
   mask = jnp.concatenate([
       mask_NxT, mask_NxC, jnp.ones((len(mask_NxT), 1), bool)
   ], axis=-1)
-  weights = softmax(scores, mask[:, None, None, None], new.v.dtype)
+  weights = masked_softmax(scores, mask[:, None, None, None], new.v.dtype)
   t, c = mask_NxT.shape[1], mask_NxC.shape[1]
   of_prompt, of_completion, of_new = jnp.split(weights, [t, t + c], -1)
   out = (

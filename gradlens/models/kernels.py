@@ -33,11 +33,15 @@ class KeyValue(NamedTuple):
 def grouped(q_BxLxHxE: jax.Array, num_kv_heads: int) -> jax.Array:
   """Splits the heads by the key-value head they share."""
   *lead, heads, width = q_BxLxHxE.shape
-  grouped = (*lead, num_kv_heads, heads // num_kv_heads, width)
-  return q_BxLxHxE.reshape(grouped)
+  return q_BxLxHxE.reshape(
+      *lead, num_kv_heads, heads // num_kv_heads, width
+  )
 
 
-def softmax(scores: jax.Array, mask: jax.Array, dtype) -> jax.Array:
+def masked_softmax(
+    scores: jax.Array, mask: jax.Array, dtype: Any
+) -> jax.Array:
+  """Over the keys that the mask shows, in a dtype; all alike if it has none."""
   scores = jnp.where(mask, scores, _MASKED)
   return jax.nn.softmax(scores, axis=-1).astype(dtype)
 
@@ -75,7 +79,7 @@ def plain(
   )
   before = segments_BxM.shape[1] - q_BxLxHxE.shape[1]
   mask_BxLxM = _mask(segments_BxM, before, window)
-  weights = softmax(scores, mask_BxLxM[:, None, None], keys.v.dtype)
+  weights = masked_softmax(scores, mask_BxLxM[:, None, None], keys.v.dtype)
   out = jnp.einsum('bjqlm,bmje->bljqe', weights, keys.v)
   return out.reshape(q_BxLxHxE.shape)
 
