@@ -1,6 +1,5 @@
 """Sampling ahead: whose completions a step learns from, and to which end."""
 
-import contextlib
 import pathlib
 import signal
 import tempfile
@@ -11,7 +10,6 @@ from unittest import mock
 from absl.testing import absltest, parameterized
 import feed_test
 import jax
-from jax.experimental.compilation_cache import compilation_cache
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -356,23 +354,6 @@ class Run:
     jax.tree.map(np.testing.assert_array_equal, self.params, other.params)
 
 
-@contextlib.contextmanager
-def compiled_once(folder):
-  """What several runs have in common."""
-  names = (
-      'jax_compilation_cache_dir',
-      'jax_persistent_cache_min_compile_time_secs',
-  )
-  before = [getattr(jax.config, name) for name in names]
-  for name, value in zip(names, (str(folder), 0), strict=True):
-    jax.config.update(name, value)
-  compilation_cache.reset_cache()
-  yield
-  for name, value in zip(names, before, strict=True):
-    jax.config.update(name, value)
-  compilation_cache.reset_cache()
-
-
 def slow(score):
   def scored(verifier, items):
     results = score(verifier, items)
@@ -390,7 +371,6 @@ class RunTest(parameterized.TestCase):
     cls.root = pathlib.Path(
         cls.enterClassContext(tempfile.TemporaryDirectory())
     )
-    cls.enterClassContext(compiled_once(cls.root / 'cache'))
     cls.serial = Run(
         cls.root / 'serial', f'{_ARG},rollout.lag=1,rollout.overlap=False'
     )

@@ -9,6 +9,7 @@ from unittest import mock
 
 from absl.testing import absltest, parameterized
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
@@ -28,6 +29,11 @@ def setUpModule():
   global MESH
   use_no_device()
   MESH = Mesh(np.array(programs.find_devices('v5e:2x4')), (AXIS,))
+
+
+def tearDownModule():
+  jax.config.update('jax_enable_compilation_cache', True)
+  compilation_cache.reset_cache()
 
 
 def on_tpus(f, *shapes, axis=None):

@@ -4,6 +4,7 @@ With JAX_PLATFORMS=cuda they run on a GPU, where those of many devices fail.
 """
 
 import os
+import tempfile
 
 # For the programs that tests start as well. Most of them run a few steps, and
 # compiling takes longer: without optimizations and without the fusion emitters
@@ -34,6 +35,22 @@ flags.FLAGS.mark_as_parsed()
 # By jax's own configuration, which programs that a test starts do not inherit.
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+@pytest.fixture(autouse=True, scope='session')
+def keep_compiled():
+  """Tests compile the same small programs many times; one of them is enough.
+
+  What other processes write, and may be killed at, is kept by itself.
+  """
+  with tempfile.TemporaryDirectory() as folder:
+    os.environ |= dict(
+        JAX_COMPILATION_CACHE_DIR=f'{folder}/programs',
+        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0',
+    )
+    jax.config.update('jax_compilation_cache_dir', f'{folder}/own')
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+    yield
 
 
 @pytest.fixture(autouse=True, scope='class')

@@ -45,13 +45,13 @@ def _port():
 class Hosts:
   """As many processes as hosts, with 8 devices together."""
 
-  def __init__(self, count, workdir, args, cache):
+  def __init__(self, count, workdir, args):
     coordinator = f'--coordinator=127.0.0.1:{_port()}'
     args = [args] * count if isinstance(args, str) else args
     self.workdir = workdir
     self.all = [
         Program(
-            workdir, arg, cache, coordinator, f'--num_hosts={count}',
+            workdir, arg, coordinator, f'--num_hosts={count}',
             f'--host={host}', JAX_NUM_CPU_DEVICES=str(8 // count),
         )
         for host, arg in enumerate(args)
@@ -94,9 +94,8 @@ class HostsTest(parameterized.TestCase):
     cls.root = pathlib.Path(
         cls.enterClassContext(tempfile.TemporaryDirectory())
     )
-    cls.cache = str(cls.root / 'cache')
     cls.two = cls.root / 'two'
-    cls.outputs = Hosts(2, cls.two, _ARG, cls.cache).end(0)
+    cls.outputs = Hosts(2, cls.two, _ARG).end(0)
 
   def assert_same_end(self, workdir):
     """That of the run on two hosts, bit for bit."""
@@ -138,7 +137,7 @@ class HostsTest(parameterized.TestCase):
 
   def test_a_lost_host_ends_all_and_the_run_goes_on(self):
     workdir = self.root / 'lost'
-    run = Hosts(2, workdir, _ARG, self.cache)
+    run = Hosts(2, workdir, _ARG)
     run.wait_for(_saved(2))
     run.all[1].process.kill()
     # The first to notice are the devices that compute together, or else, after
@@ -146,14 +145,14 @@ class HostsTest(parameterized.TestCase):
     output, _ = run.end(1, -signal.SIGABRT, -signal.SIGKILL)
     self.assertRegex(output, 'was a host lost|another task died')
     self.assertFalse(_saved(6)(workdir))
-    Hosts(2, workdir, _ARG, self.cache).end(0)
+    Hosts(2, workdir, _ARG).end(0)
     self.assert_same_end(workdir)
 
   def test_it_goes_on_with_other_hosts(self):
     workdir = self.root / 'four'
     shutil.copytree(self.two, workdir)
     shutil.rmtree(workdir / 'checkpoints' / '6')
-    outputs = Hosts(4, workdir, _ARG, self.cache).end(0)
+    outputs = Hosts(4, workdir, _ARG).end(0)
     self.assertIn('resuming', outputs[0])
     self.assertIn('at step 4', outputs[0])
     self.assert_close(workdir)
@@ -161,7 +160,7 @@ class HostsTest(parameterized.TestCase):
   def test_what_was_sampled_ahead_is_resumed_with(self):
     workdir = self.root / 'ahead'
     arg = f'{_ARG},rollout.lag=1'
-    Hosts(2, workdir, arg, self.cache).end(0)
+    Hosts(2, workdir, arg).end(0)
     expected = _scalars(workdir)
     params = checkpoint.load_model(workdir)[1]
     self.assertEqual(expected['policy_lag'][5], 1)
@@ -170,7 +169,7 @@ class HostsTest(parameterized.TestCase):
     )
     shutil.rmtree(workdir / 'checkpoints' / '6')
     arg += ',rollout.overlap=False'
-    outputs = Hosts(2, workdir, arg, self.cache).end(0)
+    outputs = Hosts(2, workdir, arg).end(0)
     self.assertIn('at step 4', outputs[0])
     np.testing.assert_equal(_scalars(workdir), expected)
     jax.tree.map(
@@ -179,7 +178,7 @@ class HostsTest(parameterized.TestCase):
 
   def test_one_is_asked_to_end_and_all_do(self):
     workdir = self.root / 'asked'
-    run = Hosts(2, workdir, _ADAPTERS, self.cache)
+    run = Hosts(2, workdir, _ADAPTERS)
     run.wait_for(_saved(2))
     run.all[1].process.terminate()
     outputs = run.end(143)
@@ -195,7 +194,7 @@ class HostsTest(parameterized.TestCase):
   def test_hosts_that_differ_are_refused(self):
     workdir = self.root / 'differ'
     args = [_ARG, _ARG + ',optimizer.learning_rate=0.5']
-    for output in Hosts(2, workdir, args, self.cache).end(1):
+    for output in Hosts(2, workdir, args).end(1):
       self.assertIn(
           'gradlens: host 1 was started with something else:'
           ' config.optimizer.learning_rate is 0.5, and 0.001 on host 0.',

@@ -5,7 +5,6 @@ import os
 import pathlib
 import subprocess
 import sys
-import tempfile
 
 from absl.testing import absltest, parameterized
 from folders import snapshot
@@ -202,14 +201,10 @@ class MainTest(parameterized.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    cache = cls.enterClassContext(tempfile.TemporaryDirectory())
     cls.server = cls.enterClassContext(subprocess.Popen(
         [sys.executable, '-c', _SERVER], cwd=_ROOT, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        env=os.environ | dict(
-            JAX_PLATFORMS='cpu', JAX_COMPILATION_CACHE_DIR=cache,
-            JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0',
-        ),
+        env=os.environ | dict(JAX_PLATFORMS='cpu'),
     ))
     cls.addClassCleanup(cls.server.stdin.close)
 

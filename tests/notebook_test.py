@@ -6,7 +6,6 @@ A notebook asserts its own numbers, so to run is to hold.
 import ast
 import os
 import re
-import tempfile
 
 from absl.testing import absltest, parameterized
 import nbclient
@@ -20,11 +19,6 @@ NOTEBOOKS = [
 # Its pictures are the page that readers see; the others are to be run.
 WITH_OUTPUTS = ('01_two_tasks.ipynb',)
 STRIPPED = [name for name in NOTEBOOKS if name[0] not in WITH_OUTPUTS]
-CACHE = tempfile.TemporaryDirectory()
-
-
-def tearDownModule():
-  CACHE.cleanup()
 
 
 def read(name):
@@ -55,10 +49,7 @@ class NotebookTest(parameterized.TestCase):
         notebook, timeout=900, kernel_name='python3',
         resources={'metadata': {'path': str(ROOT)}},
     )
-    # The runs of one process share what they compiled.
-    client.execute(env=dict(
-        os.environ, JAX_PLATFORMS='cpu', JAX_COMPILATION_CACHE_DIR=CACHE.name,
-        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0'))
+    client.execute(env=dict(os.environ, JAX_PLATFORMS='cpu'))
     limit = 120 if name in WITH_OUTPUTS else 300
     self.assertLess(float(cell.outputs[0].text), limit)
     pictures = [

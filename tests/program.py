@@ -14,12 +14,9 @@ _ASKED_TO_END = 143  # what a run exits with that was asked to end
 class Program:
   """The training program, in a process of its own."""
 
-  def __init__(self, workdir, arg, cache, *flags, **environ):
+  def __init__(self, workdir, arg, *flags, **environ):
     self.workdir = pathlib.Path(workdir)
-    environ |= dict(
-        JAX_PLATFORMS='cpu', JAX_COMPILATION_CACHE_DIR=cache,
-        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0',
-    )
+    environ |= dict(JAX_PLATFORMS='cpu')
     self.process = subprocess.Popen(
         [sys.executable, '-m', 'gradlens.main', f'--workdir={workdir}',
          f'--config=tests/tiny_config.py:{arg}', *flags],

@@ -72,7 +72,7 @@ class ResumeTest(absltest.TestCase):
 
   @classmethod
   def start(cls, workdir, arg):
-    return Program(workdir, arg, str(cls.root / 'cache'))
+    return Program(workdir, arg)
 
   def assert_comes_to_the_same_end(self, workdir, arg):
     whole = self.whole[arg]

@@ -3,6 +3,7 @@
 import os
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 import ml_collections
 
 from gradlens.aot import chips, figures, programs
@@ -14,6 +15,9 @@ def use_no_device() -> None:
   os.environ['TPU_SKIP_MDS_QUERY'] = '1'
   # Others may compile at the same time: no TPU is to be shared.
   os.environ['ALLOW_MULTIPLE_LIBTPU_LOAD'] = '1'
+  # A program can be loaded from a cache only where there is its device.
+  jax.config.update('jax_enable_compilation_cache', False)
+  compilation_cache.reset_cache()
 
 
 def needs(
