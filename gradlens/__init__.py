@@ -34,10 +34,11 @@ from gradlens.partition import partition
 from gradlens.probe import Probe, Reading
 from gradlens.proxy import BlockProxy, block_proxies, rank_correlation
 from gradlens.shards import Shards
+from gradlens.shared import Shared
 from gradlens.sketch import sketch
 from gradlens.state import CorrectState, task_weights
 from gradlens.summary import summarize
-from gradlens.tap import Shared, tap
+from gradlens.tap import tap
 from gradlens.types import Stacked, Weighting
 from gradlens.value_grad import value_grad_gram, value_grad_readings
 from gradlens.weightings import (

@@ -13,25 +13,11 @@ from gradlens.gram import gram
 from gradlens.probe import Probe, Reading, is_probe
 from gradlens.residuals import keep
 from gradlens.rule import weighted_sum
-from gradlens.shards import Dims, Shards
+from gradlens.shards import Shards
+from gradlens.shared import share_leaf
 from gradlens.sketch import sketch
+from gradlens.turns import rows_in_turn
 from gradlens.types import PyTree
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Shared:
-  """A leaf that a block owns, and that other blocks read.
-
-  Attributes:
-    leaf: the parameter, for the other blocks.
-    handle_RxP: zeros that nothing reads; the way back of the rows' gradients.
-    dims: along which its leaves are split over devices (see `Shards`).
-  """
-
-  leaf: PyTree
-  handle_RxP: PyTree
-  dims: Dims = dataclasses.field(default=(), metadata=dict(static=True))
 
 
 def tap(
@@ -106,7 +92,7 @@ def tap(
 
   if in_turn and not remat:
     raise ValueError('in_turn=True computes again what remat=False would keep')
-  over_rows = _in_turn if in_turn else jax.vmap
+  over_rows = rows_in_turn if in_turn else jax.vmap
 
   def whole(params, others):
     """What `fn` gets of the parameters: its own, and leaves that others own."""
@@ -119,7 +105,7 @@ def tap(
 
   def share(params, num_rows):
     dims = () if shards is None else shards.dims(params)
-    return _share(owns, params, num_rows, dims)
+    return share_leaf(owns, params, num_rows, dims)
 
   def run(params, others, x_R, extra):
     params, leaves = whole(params, others)
@@ -215,49 +201,11 @@ def tap(
   return call
 
 
-def _in_turn(fn: Callable[..., PyTree], axes: tuple) -> Callable[..., PyTree]:
-  """As `jax.vmap`, of one row after the other."""
-
-  def run(*args):
-    def one(r):
-      def pick(axis, tree):
-        if axis is None:
-          return tree
-        return jax.tree.map(
-            lambda a: jax.lax.dynamic_index_in_dim(a, r, axis, keepdims=False),
-            tree,
-        )
-
-      return fn(*jax.tree.map(pick, axes, args, is_leaf=lambda a: a is None))
-
-    num_rows = jax.tree.leaves(args[0])[0].shape[0]
-    return jax.lax.map(one, jnp.arange(num_rows))
-
-  return run
-
-
 def _axes(
     extra: tuple, axis: int | None | tuple[int | None, ...]
 ) -> tuple[int | None, ...]:
   """Of each further argument; none for none."""
   return axis if extra and isinstance(axis, tuple) else (axis,) * len(extra)
-
-
-def _share(
-    owns: Callable[[PyTree], PyTree], params: PyTree, num_rows: int | None,
-    dims: Dims,
-) -> Shared:
-  """What a block hands to others; with a handle, if rows are asked for."""
-  leaf, handle_RxP = owns(params), None
-  if num_rows is not None:
-    handle_RxP = jax.tree.map(
-        lambda a: jnp.zeros((num_rows, *a.shape), a.dtype), leaf
-    )
-  treedef = jax.tree.structure(params)
-  if dims:
-    picked = owns(treedef.unflatten(range(treedef.num_leaves)))
-    dims = tuple(dims[i] for i in jax.tree.leaves(picked))
-  return Shared(leaf, handle_RxP, dims)
 
 
 def _float_leaves(tree: PyTree) -> list[jax.Array]:

@@ -14,7 +14,8 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'gradlens'
 
 LIBRARY = (
     'types', 'partition', 'gram', 'estimates', 'first_order', 'decompose',
-    'rule', 'sketch', 'probe', 'residuals', 'shards', 'tap', 'value_grad',
+    'rule', 'sketch', 'probe', 'residuals', 'shards', 'shared', 'turns', 'tap',
+    'value_grad',
     'weightings', 'elementwise', 'blocks', 'state', 'correct', 'apply', 'check',
     'check_taps',
     'diagnostics', 'proxy', 'intervals', 'summary', '__init__',
