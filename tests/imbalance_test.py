@@ -63,7 +63,7 @@ class AnatomyTest(BatchTest):
     )
 
   def test_token_rows(self):
-    gram = anatomy.make_norms(self.run_setup.model, 1.0, 'token_mean')(
+    gram, _ = anatomy.make_norms(self.run_setup.model, 1.0, 'token_mean')(
         self.run_setup.params, anatomy.token_rows(self.batch)
     )
     task = anatomy.Task()
@@ -79,19 +79,29 @@ class AnatomyTest(BatchTest):
     )
 
   def test_prompt_rows(self):
-    gram = anatomy.make_norms(self.run_setup.model, 1.0, 'sequence_mean')(
-        self.run_setup.params,
-        anatomy.prompt_rows(self.batch, jnp.asarray(self.weights)),
-    )
+    norms = anatomy.make_norms(self.run_setup.model, 1.0, 'sequence_mean')
+
+    def of_prompts(part):
+      batch, weights = jax.tree.map(
+          lambda a: a[part], (self.batch, jnp.asarray(self.weights))
+      )
+      return norms(self.run_setup.params, anatomy.prompt_rows(batch, weights))
+
     grads = np.stack([
         np.mean([
             self.weights[i, j] * self.scores(i, j).mean(0) for j in range(2)
         ], axis=0) for i in range(3)
     ])
+    gram, _ = of_prompts(slice(3))
     np.testing.assert_allclose(gram, grads @ grads.T, rtol=1e-3, atol=1e-6)
     task = anatomy.Task()
     task.add_tokens(np.eye(12), np.asarray(self.batch.mask_KxBxGxC[:, 0]))
-    task.add_prompts(np.asarray(gram, np.float64), dict(reward=np.ones(3)))
+    # A prompt's pairs are with those of other batches too.
+    for part in slice(2), slice(2, 3):
+      gram, total = of_prompts(part)
+      task.add_prompts(
+          np.asarray(gram, np.float64), total, dict(reward=np.ones(3))
+      )
     stages = task.stages()
     pairs = [grads[i] @ grads[j] for i in range(3) for j in range(3) if i != j]
     np.testing.assert_allclose(stages['norm_sq'], np.mean(pairs), rtol=1e-3)

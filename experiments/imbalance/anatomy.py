@@ -35,8 +35,12 @@ CHOSEN = 'chosen'  # 1 at the tokens whose scores are a row
 
 def make_norms(
     model: models.Model, temperature: float, aggregate: str
-) -> Callable[..., jax.Array]:
-  """`f(params, row_R) -> gram_RxR` of the loss that `Row.logprobs` weighs."""
+) -> Callable[..., tuple[jax.Array, Any]]:
+  """Of the loss that `Row.logprobs` weighs, and rows of prompts or tokens.
+
+  Returns:
+    `f(params, row_R) -> (gram_RxR, grads)`; `grads` are the sum of all rows'.
+  """
 
   def term(scores, row):
     return -scores.logprobs * row.logprobs[CHOSEN], {}
@@ -47,19 +51,19 @@ def make_norms(
   )
 
   @jax.jit
-  def gram(params, row):
+  def norms(params, row):
     num_rows = len(row.denominator)
     layers = model.config.num_hidden_layers
     probes = dict(
         embed=gl.Probe(num_rows), layers=gl.Probe(num_rows, layers),
         head=gl.Probe(num_rows),
     )
-    _, _, grams = gl.value_grad_gram(
+    _, grads, grams = gl.value_grad_gram(
         lambda params, probes: losses_fn({}, params, probes, row), has_aux=True
     )(params, probes)
-    return whole_gram(grams)
+    return whole_gram(grams), grads
 
-  return gram
+  return norms
 
 
 def prompt_rows(batch_B: Batch, weights_BxG: jax.Array) -> rows.Row:
@@ -98,18 +102,12 @@ def _ratio(part: float, whole: float) -> float:
   return float(part / whole) if whole else math.nan
 
 
-def _mean_product(gram_RxR: np.ndarray) -> float:
-  """Over pairs of different rows."""
-  n = len(gram_RxR)
-  return (gram_RxR.sum() - np.trace(gram_RxR)) / (n * (n - 1))
-
-
 class Task:
   """What is summed up of one task."""
 
   def __init__(self) -> None:
     self.tokens, self.mean_tokens, self.responses = [], [], []
-    self.prompts, self.products = [], []
+    self.prompts, self.grads = [], 0.0
 
   def add_tokens(self, gram_NxN: np.ndarray, mask_BxC: np.ndarray) -> None:
     """Of token rows."""
@@ -123,9 +121,13 @@ class Task:
       self.mean_tokens.append(np.trace(kept) / len(kept))
       self.responses.append(kept.sum() / len(kept) ** 2)
 
-  def add_prompts(self, gram_BxB: np.ndarray, facts: dict[str, Any]) -> None:
-    """Of prompt rows, and lists of facts on each prompt."""
-    self.products.append(_mean_product(gram_BxB))
+  def add_prompts(
+      self, gram_BxB: np.ndarray, grads: Any, facts: dict[str, Any]
+  ) -> None:
+    """Of prompt rows and their sum, and lists of facts on each prompt."""
+    self.grads += np.concatenate([
+        np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(grads)
+    ])
     for b, norm_sq in enumerate(np.diag(gram_BxB)):
       self.prompts.append(
           dict(norm_sq=float(norm_sq))
@@ -134,11 +136,11 @@ class Task:
 
   def stages(self) -> dict[str, float]:
     """The four factors, and their product."""
-    token = np.mean(self.tokens)
-    response, group = np.mean(self.responses), np.mean(
-        [prompt['norm_sq'] for prompt in self.prompts]
-    )
-    whole = np.mean(self.products)
+    token, response = np.mean(self.tokens), np.mean(self.responses)
+    norms_B = np.array([prompt['norm_sq'] for prompt in self.prompts])
+    n, group = len(norms_B), np.mean(norms_B)
+    # The mean product of two prompts, over all pairs of different ones.
+    whole = (self.grads @ self.grads - norms_B.sum()) / (n * (n - 1))
     return dict(
         token=float(token), response=_ratio(response, token),
         group=_ratio(group, response), mean=_ratio(whole, group),
@@ -169,13 +171,14 @@ def measure(config: Any, batches: int, token_prompts: int) -> dict[str, Task]:
             own.rewards_KxBxG[None], jnp.ones(len(own.rewards_KxBxG))[None] > 0,
             baseline='group', scale='std', num_splits=1,
         )[0]
-        gram_BxB = of_prompts(policy, prompt_rows(own, weights_BxG))
+        gram_BxB, grads = of_prompts(policy, prompt_rows(own, weights_BxG))
         task.add_prompts(
-            np.asarray(gram_BxB, np.float64), _facts(own, weights_BxG)
+            np.asarray(gram_BxB, np.float64), grads, _facts(own, weights_BxG)
         )
         few = jax.tree.map(lambda a: a[:token_prompts], own)
+        gram_NxN, _ = of_tokens(policy, token_rows(few))
         task.add_tokens(
-            np.asarray(of_tokens(policy, token_rows(few)), np.float64),
+            np.asarray(gram_NxN, np.float64),
             np.asarray(few.mask_KxBxGxC[:, 0]),
         )
   return tasks
