@@ -19,7 +19,7 @@ import sys
 
 from absl import app, flags
 
-from benchmarks import toy_tasks
+from benchmarks import rounds, toy_tasks
 
 _TRL = flags.DEFINE_string('trl', None, 'Python with gradlens[bench-trl].')
 _TUNIX = flags.DEFINE_string(
@@ -69,10 +69,7 @@ def main(argv: list[str]) -> None:
         for peer, values in found.items():
           values.append(seconds(pythons[peer], peer, work, shape))
       for peer, values in found.items():
-        ratio = statistics.median(
-            ours / theirs
-            for ours, theirs in zip(found['gradlens'], values, strict=True)
-        )
+        ratio = rounds.median_ratio(found['gradlens'], values)
         print(
             f'| {size} | {work} | {own[peer]} | {statistics.median(values):.4f}'
             f' | {ratio:.2f}x |',

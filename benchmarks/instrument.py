@@ -9,12 +9,10 @@ neighbors to the joint gradient of a rematerialized model. `joint again` is the
 joint gradient a second time: how far two equal things lie apart.
 """
 
-from collections.abc import Callable
 import signal
 import statistics
 import subprocess
 import tempfile
-import time
 from typing import Any
 
 from absl import app, flags
@@ -23,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from transformers import ByT5Tokenizer
 
-from benchmarks import decoder
+from benchmarks import decoder, rounds
 import gradlens as gl
 from gradlens import models
 
@@ -36,8 +34,6 @@ _TORCHJD = flags.DEFINE_string(
     'torchjd', '', 'Python of an environment with gradlens[bench]; then TorchJD'
     ' takes its turns as well.'
 )
-
-Run = Callable[[], Any]
 
 
 def variants(
@@ -97,7 +93,7 @@ def variants(
 
 def compile_all(
     found: dict[str, tuple[Any, tuple, int]]
-) -> tuple[dict[str, Run], dict[str, int]]:
+) -> tuple[dict[str, rounds.Run], dict[str, int]]:
   """What to call, and the bytes of scratch memory of each."""
   runs, scratch = {}, {}
   for name, (function, args, calls) in found.items():
@@ -112,17 +108,6 @@ def compile_all(
     run()
     runs[name] = run
   return runs, scratch
-
-
-def interleave(runs: dict[str, Run], repeats: int) -> dict[str, list[float]]:
-  """Seconds of each, round by round."""
-  seconds = {name: [] for name in runs}
-  for _ in range(repeats):
-    for name, run in runs.items():
-      start = time.perf_counter()
-      run()
-      seconds[name].append(time.perf_counter() - start)
-  return seconds
 
 
 class Killed(RuntimeError):
@@ -205,15 +190,13 @@ def measure(size: str, num_rows: int) -> None:
         base[name] = 'torch joint'
       else:
         outgrown.append(name)
-  seconds = interleave(runs, _REPEATS.value)
+  seconds = rounds.interleave(runs, _REPEATS.value)
   if peer:
     peer.close()
   count = sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6
   label = f'{size}, {count:.1f}M | {num_rows}'
   for name, times in seconds.items():
-    ratio = statistics.median(
-        own / of for own, of in zip(times, seconds[base[name]], strict=True)
-    )
+    ratio = rounds.median_ratio(times, seconds[base[name]])
     memory = 'n/a | n/a'
     if name in scratch:
       relative = scratch[name] / scratch['joint']

@@ -23,7 +23,7 @@ import ml_collections
 from ml_collections import config_flags
 import numpy as np
 
-from benchmarks import busy
+from benchmarks import busy, rounds
 from gradlens import rollout, tasks, train
 from gradlens.feed import ahead
 from gradlens.setup import build, goal, mixing, sampling
@@ -53,7 +53,9 @@ def stepper(
   optimizer = make_optimizer(config, len(run.tasks), None)
   # A step is given its state to write on.
   run = run._replace(params=jax.tree.map(jnp.copy, run.params))
-  objective = goal.make_objective(config, run.stop_tokens)
+  objective = goal.make_objective(
+      config, run.stop_tokens, sampling.rewards(config, run).weights_KxM
+  )
   step_fn = build.steps(config, run.model, optimizer, objective, run.mesh)[True]
   mixture = mixing.mixture(config, run.tasks)
   turn = ahead.Turns(
@@ -127,16 +129,15 @@ def main(argv: list[str]) -> None:
   )
   print('| | seconds | of which verifiers | |')
   print('|---|---:|---:|---:|')
+  base = [seconds for (seconds, *_), _ in pairs]
   for name, own in zip(('serial', 'overlapped'), zip(*pairs, strict=True),
                        strict=True):
-    step, verify = (
-        statistics.median(one[i] for one in own) for i in range(2)
+    seconds, verify, _ = zip(*own, strict=True)
+    ratio = rounds.median_ratio(seconds, base)
+    print(
+        f'| {name} | {statistics.median(seconds):.2f} |'
+        f' {statistics.median(verify):.2f} | {ratio:.2f}x |'
     )
-    ratio = statistics.median(
-        one[0] / other[0]
-        for one, (other, _) in zip(own, pairs, strict=True)
-    )
-    print(f'| {name} | {step:.2f} | {verify:.2f} | {ratio:.2f}x |')
 
 
 if __name__ == '__main__':

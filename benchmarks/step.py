@@ -8,8 +8,8 @@ ratios are medians of the ratios to the plain step of the same round.
 """
 
 from collections.abc import Callable
+import functools
 import statistics
-import time
 from typing import Any, NamedTuple
 
 from absl import app, flags
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import ml_collections
 from ml_collections import config_flags
 
+from benchmarks import rounds
 from gradlens import models
 from gradlens.setup import build, goal
 from gradlens.step import train_step
@@ -110,24 +111,20 @@ def main(argv: list[str]) -> None:
   }
   states = {}  # by their shapes: a step writes on the one that it is given
 
-  def seconds(step: Step) -> float:
+  def run(step: Step) -> None:
     state = states.pop(step.shapes) if step.shapes in states else step.start()
-    start = time.perf_counter()
     states[step.shapes], _ = jax.block_until_ready(step.run(state, batch))
-    return time.perf_counter() - start
 
-  for step in steps.values():
-    seconds(step)
-  rounds = [
-      {name: seconds(step) for name, step in steps.items()}
-      for _ in range(_REPEATS.value)
-  ]
+  runs = {name: functools.partial(run, step) for name, step in steps.items()}
+  for warm_up in runs.values():
+    warm_up()
+  seconds = rounds.interleave(runs, _REPEATS.value)
   kind = jax.devices()[0].device_kind
   print(f'{kind}, jax {jax.__version__}, {_REPEATS.value} repeats')
   print(f'{"step":24} {"seconds":>8} {"x plain":>8} {"scratch MB":>11}')
   for name, step in steps.items():
-    median = statistics.median(own[name] for own in rounds)
-    ratio = statistics.median(own[name] / own[_PLAIN] for own in rounds)
+    median = statistics.median(seconds[name])
+    ratio = rounds.median_ratio(seconds[name], seconds[_PLAIN])
     print(f'{name:24} {median:8.3f} {ratio:8.3f} {step.scratch / 1e6:11.1f}')
 
 
