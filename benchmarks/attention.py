@@ -7,10 +7,6 @@ The decomposed gradient of two rows of one sequence each, on one chip. There are
 4 layers of width 1024, 16 heads of 64 and 4 of keys; products are bfloat16.
 """
 
-import os
-
-os.environ['TPU_SKIP_MDS_QUERY'] = '1'  # there is no TPU to ask for
-
 from absl import app, flags
 import jax
 from jax.experimental import topologies
@@ -19,6 +15,7 @@ import jax.numpy as jnp
 from benchmarks import decoder
 import gradlens as gl
 from gradlens import models
+from gradlens.aot.needs import use_no_device
 
 _TOPOLOGY = flags.DEFINE_string('topology', 'v5e:2x2', 'Of which one is used.')
 _LENGTH = flags.DEFINE_integer('length', 4096, 'Tokens of a row.')
@@ -68,6 +65,7 @@ def scratch_bytes(
 def main(argv: list[str]) -> None:
   """Prints a row for each."""
   del argv
+  use_no_device()
   (device, *_) = topologies.get_topology_desc(
       platform='tpu', topology_name=_TOPOLOGY.value
   ).devices
