@@ -76,6 +76,14 @@ class ProductsTest(parameterized.TestCase):
     got = counted(where(layers, (256, 512), (7, 512, 512)))
     self.assertEqual(7 * 2 * 256 * 512 * 512, got.products.flops)
 
+  def test_none_is_read_from_a_cache(self):
+    # Which warns that it cannot be, and a warning is an error.
+    self.assertIsNotNone(jax.config.jax_compilation_cache_dir)
+    for _ in range(2):
+      jax.clear_caches()
+      got = counted(on_tpus(layers, (8, 128), (2, 128, 128)))
+      self.assertEqual(2 * 2 * 8 * 128 * 128, got.products.flops)
+
   @parameterized.product(where=(on_tpus, on_cpu))
   def test_of_gradients(self, where):
     def loss(w, x):
