@@ -59,6 +59,22 @@ def start(
 
 
 @contextlib.contextmanager
+def on_cpu() -> Iterator[None]:
+  """Arrays are computed by the CPU: devices finish first what they have to do.
+
+  Unless JAX_PLATFORMS leaves the CPU out.
+  """
+  try:
+    [cpu, *_] = jax.local_devices(backend='cpu')
+  except RuntimeError as error:
+    _log.debug('small arrays wait for the devices: %s', error)
+    yield
+    return
+  with jax.default_device(cpu):
+    yield
+
+
+@contextlib.contextmanager
 def together() -> Iterator[None]:
   """Around a host's work: one that fails ends at once, and then the others do.
 

@@ -4,6 +4,8 @@ import math
 import re
 
 from absl.testing import absltest, parameterized
+import jax
+import jax.numpy as jnp
 import metrics_test
 from metrics_test import K, S
 import numpy as np
@@ -56,12 +58,12 @@ def sampled(rewards=0.5):
   )
 
 
-def recorder(window=1, rewards=(), names=NAMES):
+def recorder(window=1, rewards=(), names=NAMES, schedule=lambda step: 1e-3):
   writer = Writer()
   found = record.Recorder(
       record.Writers([writer]), lambda *unused: None,
       record.Gains(names, window, dict(rewards)), names,
-      [['math', 'format']] * len(names), S, lambda step: 1e-3,
+      [['math', 'format']] * len(names), S, schedule,
   )
   return found, writer
 
@@ -81,6 +83,25 @@ class NamesTest(absltest.TestCase):
     self.assertLen(set(names), len(names))
     # What an evaluation writes is no step's.
     self.assertEqual(tags | {'heldout/TASK'}, set(names))
+
+
+class RecorderTest(absltest.TestCase):
+
+  def test_nothing_is_asked_of_a_device_that_is_at_a_step(self):
+    busy, places = jax.devices()[3], []
+
+    def schedule(step):
+      places.append(jnp.zeros(()).device)
+      return 1e-3
+
+    recording, writer = recorder(schedule=schedule)
+    with jax.default_device(busy):
+      measured = metrics_test._measured(metrics_test._rows())
+      recording.push(1, sampled(), measured, 0.0)
+      recording.flush()
+      self.assertEqual(jnp.zeros(()).device, busy)
+    self.assertEqual(places, [jax.devices('cpu')[0]])
+    self.assertIn('learning_rate', writer.scalars[1])
 
 
 class GainsTest(parameterized.TestCase):

@@ -122,9 +122,12 @@ def gradient_scalars(
       intrinsic_K = norm_sq_K / np.asarray(measured.shares_K) ** 2
     intrinsic_K = np.where(prompts_K > 0, intrinsic_K, np.nan)
     scalars |= _per_task(f'intrinsic_norm_sq/{kind}', intrinsic_K, names)
-  for name, gram in layers(grams).items():
-    norm_sq_K = np.diag(gl.task_gram(gram, num_splits, kind=kinds[-1]))
-    scalars |= _per_task(f'layer_norm_sq/{name}', norm_sq_K, names)
+  by_block = {
+      block: np.asarray(gl.task_gram(gram, num_splits, kind=kinds[-1]))
+      for block, gram in grams.items()
+  }
+  for name, gram_KxK in layers(by_block).items():
+    scalars |= _per_task(f'layer_norm_sq/{name}', np.diag(gram_KxK), names)
   for i, a in enumerate(names):
     for j, b in enumerate(names[i + 1:], i + 1):
       scalars[f'inner/{a}/{b}'] = float(task_gram['naive'][i, j])

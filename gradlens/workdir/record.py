@@ -10,6 +10,7 @@ from typing import Any
 import optax
 from tqdm import tqdm
 
+from gradlens import hosts
 from gradlens.experience import Sampled
 from gradlens.step.train_step import Measured
 from gradlens.workdir import metrics
@@ -133,13 +134,14 @@ class Recorder:
       return
     step, sampled, measured, seconds = self._pending
     self._pending = None
-    scalars = {
-        **self._of_step(sampled, measured),
-        'learning_rate': float(self._schedule(step - 1)),
-        # The first policy samples for the first steps of all.
-        'policy_lag': float(min(self._lag, step - 1)),
-        'seconds/step': seconds,
-    }
+    with hosts.on_cpu():
+      scalars = {
+          **self._of_step(sampled, measured),
+          'learning_rate': float(self._schedule(step - 1)),
+          # The first policy samples for the first steps of all.
+          'policy_lag': float(min(self._lag, step - 1)),
+          'seconds/step': seconds,
+      }
     scalars |= self._gains(scalars)
     self.latest = scalars
     self._out.scalars(step, scalars)
