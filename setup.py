@@ -1,4 +1,4 @@
-"""Packaging: `pip install gradlens` needs jax and optax and nothing else."""
+"""Packaging: `pip install .` needs jax and optax and nothing else."""
 
 import pathlib
 import re

@@ -1,6 +1,6 @@
 """Scratch memory of attention kernels, compiled for a TPU that is not there.
 
-    pip install 'gradlens[aot]'
+    pip install '.[aot]'
     python -m benchmarks.attention --topology=v5e:2x2
 
 The decomposed gradient of two rows of one sequence each, on one chip. There are

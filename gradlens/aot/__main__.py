@@ -1,6 +1,6 @@
 """Program: a config compiled for TPUs that are not here.
 
-    pip install 'gradlens[train,aot]'
+    pip install '.[train,aot]'
     python -m gradlens.aot --config=configs/multidomain.py --topology=v5p:4x4x4
 
 Compiles the training step and the sampler, and prints what a chip needs:
