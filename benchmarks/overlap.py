@@ -64,7 +64,7 @@ def stepper(
           sampling.answers(config, run, sample, scorer),
       ),
       late, run.mesh, end=_WARM_UP + _REPEATS.value + 1, lag=1, overlap=overlap,
-      refills=config.mixture.refill_rounds > 0,
+      refills=config.mixture.refill_rounds > 0, meanwhile=lambda: None,
   )
   state = train.first_state(run, optimizer, jax.random.key(config.seed))
 

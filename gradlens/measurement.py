@@ -5,6 +5,7 @@ summed apart, and inner products of different splits carry no noise.
 """
 
 from collections.abc import Iterator
+import functools
 import logging
 import math
 from typing import Any, NamedTuple
@@ -186,7 +187,7 @@ def _accumulate(
   row_gradients = task_gradients.row_gradients(losses_fn, k, run.mesh)
   specs = placement.stacked_specs(run.params, 2)
 
-  @jax.jit
+  @functools.partial(jax.jit, donate_argnums=0)
   def add(rows, frozen, params, batch, split):
     grads, counts = rows
     state = TrainState(params, None, None, frozen, run.reference)
@@ -211,9 +212,12 @@ def _accumulate(
     rows = add(rows, run.frozen, run.params, batch, i % num_splits)
     rewards[i % num_splits] += np.mean(batch.rewards_KxBxG, axis=(1, 2))
   merge = jax.jit(
-      lambda grads: jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), grads)
+      lambda grads: jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), grads),
+      donate_argnums=0,
   )
-  return merge(rows[0]), hosts.whole(rows[1]), rewards * num_splits / batches
+  grads, counts_KxS = rows
+  del rows
+  return merge(grads), hosts.whole(counts_KxS), rewards * num_splits / batches
 
 
 def _batches(

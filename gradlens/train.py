@@ -110,7 +110,11 @@ def _writers(workdir: epath.Path) -> Iterator[Any]:
 def first_state(
     run: build.Setup, optimizer: Optimizer, key: jax.Array
 ) -> TrainState:
-  """With moments where their parameters are."""
+  """With moments where their parameters are; all of it stays where it is.
+
+  What may be anywhere would be elsewhere after a step, for the compiler: it
+  would compile all that reads it again.
+  """
   init = optimizer.corrected.init
   if run.mesh is not None:
     shapes = jax.eval_shape(init, run.params)
@@ -119,8 +123,17 @@ def first_state(
     everywhere = models.shardings(run.mesh, PartitionSpec())
     data = np.asarray(jax.random.key_data(key))
     key = jax.random.wrap_key_data(hosts.spread(data, everywhere))
-  return TrainState(
+  state = TrainState(
       run.params, init(run.params), key, run.frozen, run.reference
+  )
+  return jax.tree.map(lambda a: jax.device_put(a, a.sharding), state)
+
+
+def _shapes(state: TrainState) -> TrainState:
+  """Without arrays, but with where these lie."""
+  return jax.tree.map(
+      lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding),
+      state,
   )
 
 
@@ -183,6 +196,8 @@ def train(
   key = jax.random.key(config.seed)
   rollout_key, _ = jax.random.split(jax.random.fold_in(key, 1))
   state = first_state(run, optimizer, rollout_key)
+  # A step writes over its state, and nobody else is to keep a part of it.
+  run = run._replace(params=None, frozen=None, reference=None)
 
   with contextlib.ExitStack() as stack:
     enter = stack.enter_context
@@ -193,10 +208,11 @@ def train(
     asked_to_end = enter(_on_sigterm())
     first = 0
     if saved.latest is not None:
-      _, frozen = checkpoint.load_frozen(workdir, run.mesh)
-      state, data = saved.restore(
-          state._replace(frozen=run.model.compute.cast(frozen))
+      like, state = _shapes(state), None  # there is no room for both
+      _, frozen = checkpoint.load_frozen(
+          workdir, run.mesh, run.model.compute.dtype
       )
+      state, data = saved.restore(like._replace(frozen=frozen))
       data = mixture.restore(data)
       first = saved.latest
       _log.info('resuming %s at step %d', workdir, first)
@@ -208,16 +224,6 @@ def train(
     answer = sampling.answers(config, run, sample, verifier)
     feed = mixing.feed(config, run, mixture, data, answer)
     lag = config.rollout.lag
-    turn = ahead.Turns(
-        feed, late, run.mesh, end=config.num_steps, lag=lag,
-        overlap=config.rollout.overlap,
-        refills=config.mixture.refill_rounds > 0,
-    )
-    if lag and 0 < first < config.num_steps:
-      turn.restore(saved.restore_ahead())
-    collect_heldout = sampling.heldout(
-        config, run, sample, verifier, make_sampler
-    )
     progress = Progress(
         first, config.num_steps, config.log_seconds,
         'reward' if config.objective == 'grpo' else 'loss',
@@ -227,7 +233,16 @@ def train(
         rewards.names, config.num_splits, optimizer.schedule,
         config.num_mini_batches, lag,
     )
-
+    turn = ahead.Turns(
+        feed, late, run.mesh, end=config.num_steps, lag=lag,
+        overlap=config.rollout.overlap,
+        refills=config.mixture.refill_rounds > 0, meanwhile=recorder.flush,
+    )
+    if lag and 0 < first < config.num_steps:
+      turn.restore(saved.restore_ahead())
+    collect_heldout = sampling.heldout(
+        config, run, sample, verifier, make_sampler
+    )
     evaluate = functools.partial(
         evaluation.evaluate, collect_heldout, tasks=run.tasks,
         key=evaluation.key(config.seed),

@@ -52,6 +52,22 @@ class Feed:
     self.events.append(f'learn {sampled.batch} {measured}')
 
 
+class Keys:
+  """A feed of nothing, which keeps the keys that it is given."""
+
+  def __init__(self):
+    self.keys = []
+
+  def begin(self, params, key):
+    self.keys.append(key)
+
+  def finish(self, begun, params):
+    return types.SimpleNamespace(batch=None)
+
+  def learn(self, sampled, measured):
+    pass
+
+
 class Late:
 
   def __init__(self):
@@ -66,7 +82,8 @@ def turns(num_steps, refills=False, reads=False, **options):
   events, late = [], Late()
   feed = Feed(events, reads)
   turn = ahead.Turns(
-      feed, late, None, end=num_steps, refills=refills, **options
+      feed, late, None, end=num_steps, refills=refills,
+      meanwhile=lambda: events.append('meanwhile'), **options
   )
   add = jax.jit(
       lambda state: state._replace(
@@ -92,8 +109,8 @@ class OrderTest(parameterized.TestCase):
   def test_without_a_lag(self, overlap):
     events, parts, _ = turns(2, lag=0, overlap=overlap)
     self.assertEqual(events, [
-        'sample 0', 'score 0', 'update 0 by 0', 'learn 0 0',
-        'sample 1', 'score 1', 'update 1 by 1', 'learn 1 1',
+        'sample 0', 'score 0', 'update 0 by 0', 'meanwhile', 'learn 0 0',
+        'sample 1', 'score 1', 'update 1 by 1', 'meanwhile', 'learn 1 1',
     ])
     self.assertEqual(parts, ['step 0', 'step 1'])
 
@@ -101,9 +118,9 @@ class OrderTest(parameterized.TestCase):
     events, parts, _ = turns(3, lag=1, overlap=False)
     self.assertEqual(events, [
         'sample 0', 'score 0',
-        'sample 0', 'score 0', 'update 0 by 0', 'learn 0 0',
-        'sample 1', 'score 1', 'update 1 by 0', 'learn 0 0',
-        'update 2 by 1', 'learn 1 1',
+        'sample 0', 'score 0', 'update 0 by 0', 'meanwhile', 'learn 0 0',
+        'sample 1', 'score 1', 'update 1 by 0', 'meanwhile', 'learn 0 0',
+        'update 2 by 1', 'meanwhile', 'learn 1 1',
     ])
     self.assertEqual(parts, ['step 0', 'step 1', 'step 2'])
 
@@ -111,9 +128,9 @@ class OrderTest(parameterized.TestCase):
     events, parts, _ = turns(3, lag=1, overlap=True)
     self.assertEqual(events, [
         'sample 0', 'score 0',
-        'sample 0', 'update 0 by 0', 'score 0', 'learn 0 0',
-        'sample 1', 'update 1 by 0', 'score 1', 'learn 0 0',
-        'update 2 by 1', 'learn 1 1',
+        'sample 0', 'update 0 by 0', 'meanwhile', 'score 0', 'learn 0 0',
+        'sample 1', 'update 1 by 0', 'meanwhile', 'score 1', 'learn 0 0',
+        'update 2 by 1', 'meanwhile', 'learn 1 1',
     ])
     self.assertEqual(parts, ['step 0', 'step 1', 'step 2'])
 
@@ -134,6 +151,20 @@ class OrderTest(parameterized.TestCase):
       sampled = [event for event in events if event.startswith('sample')]
       self.assertLen(sampled, num_steps)
 
+  def test_keys_do_not_wait_for_a_step(self):
+    state = TrainState({}, {}, jax.random.key(7), {}, {})
+    feed = Keys()
+    turn = ahead.Turns(
+        feed, Late(), None, end=2, lag=0, overlap=False, refills=False,
+        meanwhile=lambda: None,
+    )
+    with jax.default_device(jax.devices()[3]):
+      for step in range(2):
+        turn(state, step, lambda state, batch: (state._replace(key=None), None))
+    for step, key in enumerate(feed.keys):
+      self.assertEqual(key.device, jax.devices()[0])
+      self.assertEqual(key, jax.random.fold_in(state.key, step))
+
 
 class LearnTest(parameterized.TestCase):
 
@@ -144,7 +175,8 @@ class LearnTest(parameterized.TestCase):
         'sec', engine=feed_test.Engine((10**9,) * 3), learning_rate=1.0
     )
     turn = ahead.Turns(
-        feed, Late(), None, end=8, lag=lag, overlap=overlap, refills=False
+        feed, Late(), None, end=8, lag=lag, overlap=overlap, refills=False,
+        meanwhile=lambda: None,
     )
     state = TrainState({}, {}, jax.random.key(7), {}, {})
     found = []
@@ -215,7 +247,7 @@ class SavedTest(absltest.TestCase):
   def turn(self, mesh=None, lag=1):
     return ahead.Turns(
         Fixed(sampled_by_hand()), Late(), mesh, end=3, lag=lag, overlap=True,
-        refills=False,
+        refills=False, meanwhile=lambda: None,
     )
 
   def after_a_step(self, turn, step=0):

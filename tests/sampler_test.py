@@ -174,6 +174,20 @@ class MemoryTest(absltest.TestCase):
     )
     self.assertEqual(memory.gathered_bytes(model, params, None), 0)
 
+  def test_a_device_has_a_copy_of_what_is_cast(self):
+    model, params = _policy()
+    half = model._replace(compute=models.Compute(dtype='bfloat16'))
+    self.assertEqual(
+        2 * memory.gathered_bytes(half, params, None),
+        sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
+    )
+    params['embed'] = half.compute.cast(params['embed'])
+    self.assertEqual(
+        2 * memory.gathered_bytes(half, params, None),
+        sum(leaf.nbytes for leaf in jax.tree.leaves(params)
+            if leaf.dtype == jax.numpy.float32),
+    )
+
   def test_a_cache_that_cannot_be_is_refused(self):
     with self.assertRaisesRegex(
         ValueError,

@@ -177,9 +177,9 @@ def sampled(
         encode_prompt, asked, room, max_prompt_tokens
     )
     shape = room, num_completions
-    out = sampler(
-        params, prompts_NxT, prompt_mask_NxT, rollout.request_keys(key, shape)
-    )
+    with hosts.on_cpu():
+      keys_NxG = rollout.request_keys(key, shape)
+    out = sampler(params, prompts_NxT, prompt_mask_NxT, keys_NxG)
     _check(out, shape)
     asking = time.monotonic() - start
     return functools.partial(

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import numpy as np
 
 from gradlens import hosts, models
 from gradlens.experience import Batch, Drawn, Sampled
@@ -41,13 +42,16 @@ class Turns:
       is learned is the same.
     refills: whether prompts are replaced. Their policy is then kept while it is
       updated: one more copy of what is trained.
+    meanwhile: is called when devices are at an update.
   """
 
   def __init__(
       self, feed: Feed, late: Late, mesh: Mesh | None, *, end: int, lag: int,
-      overlap: bool, refills: bool,
+      overlap: bool, refills: bool, meanwhile: Callable[[], None],
   ) -> None:
     self._feed, self._late, self._end = feed, late, end
+    self._meanwhile = meanwhile
+    self._key: tuple[np.ndarray, Any] | None = None  # that of all states
     self._turn = {
         (0, False): self._at_once, (0, True): self._at_once,
         (1, False): self._in_turn, (1, True): self._side_by_side,
@@ -66,24 +70,31 @@ class Turns:
 
   def _at_once(self, state: TrainState, step: int, train_step: Step) -> Turn:
     sampled = self._sampled(state, step)
-    return sampled, *train_step(state, sampled.batch)
+    return sampled, *self._update(state, sampled, train_step)
 
   def _in_turn(self, state: TrainState, step: int, train_step: Step) -> Turn:
     sampled = self._taken(state, step)
     if step + 1 < self._end:
       self._next = [self._sampled(state, step + 1)]
-    return sampled, *train_step(state, sampled.batch)
+    return sampled, *self._update(state, sampled, train_step)
 
   def _side_by_side(
       self, state: TrainState, step: int, train_step: Step
   ) -> Turn:
     sampled = self._taken(state, step)
     if step + 1 == self._end:
-      return sampled, *train_step(state, sampled.batch)
+      return sampled, *self._update(state, sampled, train_step)
     begun, kept = self._begin(state, step + 1), self._keep(state.params)
-    state, measured = train_step(state, sampled.batch)
+    state, measured = self._update(state, sampled, train_step)
     self._next = [self._finish(begun, models.join(kept, state.frozen))]
     return sampled, state, measured
+
+  def _update(
+      self, state: TrainState, sampled: Sampled, train_step: Step
+  ) -> tuple[TrainState, Measured]:
+    updated = train_step(state, sampled.batch)
+    self._meanwhile()
+    return updated
 
   def _taken(self, state: TrainState, step: int) -> Sampled:
     """What was sampled ahead; the first step of all has to sample."""
@@ -96,7 +107,15 @@ class Turns:
 
   def _begin(self, state: TrainState, step: int) -> Begun:
     self._late.begin(f'step {step}')
-    return self._feed.begin(state.policy, jax.random.fold_in(state.key, step))
+    if self._key is None:
+      # A later state's is there only when its step is done.
+      data = np.asarray(jax.random.key_data(state.key))
+      self._key = data, jax.random.key_impl(state.key)
+    data, kind = self._key
+    with hosts.on_cpu():
+      key = jax.random.wrap_key_data(data, impl=kind)
+      key = jax.random.fold_in(key, step)
+    return self._feed.begin(state.policy, key)
 
   def _finish(self, begun: Begun, policy: Any) -> Sampled:
     return self._place(self._feed.finish(begun, policy))

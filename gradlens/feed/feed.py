@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from gradlens import hosts
 from gradlens.blocks import whole_gram
 from gradlens.experience import Answer, Found, Sampled
 from gradlens.experience.places import (
@@ -103,9 +104,9 @@ class Feed:
       equal_N = found.equal_N[: len(asked)]
       if not equal_N.any():
         break
-      draw, counts_K, more = self._replaced(
-          draw, equal_N, params, jax.random.fold_in(key, _ROUNDS - number)
-      )
+      with hosts.on_cpu():
+        own_key = jax.random.fold_in(key, _ROUNDS - number)
+      draw, counts_K, more = self._replaced(draw, equal_N, params, own_key)
       if more is None:
         break
       found = put(found, more, _where(equal_N, draw.quotas_K, counts_K, found))

@@ -35,14 +35,14 @@ def cache_bytes(
 def gathered_bytes(
     model: models.Model, params: Any, mesh: Mesh | None
 ) -> int:
-  """Of the parameters' copy on each device, which only a mesh needs."""
-  if mesh is None:
-    return 0
+  """Of the parameters' copy on each device: gathered, or of another dtype."""
+  cast = jax.eval_shape(model.compute.cast, params)
   size = sum(
-      leaf.size * leaf.dtype.itemsize for leaf in
-      jax.tree.leaves(jax.eval_shape(model.compute.cast, params))
+      own.size * own.dtype.itemsize
+      for own, param in zip(*map(jax.tree.leaves, (cast, params)), strict=True)
+      if mesh is not None or own.dtype != param.dtype
   )
-  return size // mesh.shape[models.TENSOR]
+  return size if mesh is None else size // mesh.shape[models.TENSOR]
 
 
 def free_bytes(device: jax.Device) -> int:
@@ -78,5 +78,5 @@ def check_memory(
         f' {free / 1e9:.1f} GB are free'
         + (f' beside {copy / 1e9:.1f} GB of parameters' if copy else '')
         + '; lower num_slots, num_completions or max_new_tokens'
-        + (', or raise rollout.tensor.' if copy else '.')
+        + ('.' if mesh is None else ', or raise rollout.tensor.')
     )

@@ -79,18 +79,12 @@ def _queues(
     yield int(size), np.pad(own, (0, length - len(own)), constant_values=-1)
 
 
-def _spread(
-    mesh: Mesh, prompts_NxT: np.ndarray, mask_NxT: np.ndarray,
-    keys_NxG: jax.Array,
-) -> tuple[jax.Array, ...]:
+def _spread(mesh: Mesh | None, *arrays: np.ndarray) -> tuple[Any, ...]:
   """To the devices that sample them, by the hosts that have these."""
+  if mesh is None:
+    return arrays
   own = NamedSharding(mesh, PartitionSpec(models.DATA))
-  data = np.asarray(jax.random.key_data(keys_NxG))
-  prompts_NxT, mask_NxT, data = (
-      hosts.spread(a, own) for a in (prompts_NxT, mask_NxT, data)
-  )
-  kind = jax.random.key_impl(keys_NxG)
-  return prompts_NxT, mask_NxT, jax.random.wrap_key_data(data, impl=kind)
+  return tuple(hosts.spread(a, own) for a in arrays)
 
 
 def make_sampler(
@@ -135,9 +129,9 @@ def make_sampler(
   )
   shapes = set()
 
-  def run(params, prompts_NxT, mask_NxT, keys_NxG, slots):
+  def run(params, prompts_NxT, mask_NxT, kind, data_NxGxk, slots):
     n, t = prompts_NxT.shape
-    g = keys_NxG.shape[1]
+    g = data_NxGxk.shape[1]
     if (n, t, g) not in shapes:
       check_memory(
           model, params, n // groups, g, t, max_new_tokens,
@@ -147,20 +141,23 @@ def make_sampler(
       _log.info(
           'sampler: shape %d, %d prompts of up to %d tokens', len(shapes), n, t
       )
-    asked = prompts_NxT, mask_NxT, keys_NxG
-    if mesh is not None:
-      asked = _spread(mesh, *asked)
+    *asked, data_NxGxk = _spread(mesh, prompts_NxT, mask_NxT, data_NxGxk)
+    keys_NxG = jax.random.wrap_key_data(data_NxGxk, impl=kind)
     return generate_on(mesh)(
-        model, params, *asked, num_slots=slots and slots // groups, **options,
+        model, params, *asked, keys_NxG, num_slots=slots and slots // groups,
+        **options,
     )
 
   def sampler(params, prompts_NxT, mask_NxT, keys_NxG):
+    # As numbers: what is done to keys on a device waits for its other work.
+    kind = jax.random.key_impl(keys_NxG)
+    data_NxGxk = np.asarray(jax.random.key_data(keys_NxG))
     if num_slots is None:
       n = len(prompts_NxT)
       padding = [(0, -n % groups), (0, 0)]  # prompts that are none
       found = run(
           params, np.pad(prompts_NxT, padding), np.pad(mask_NxT, padding),
-          keys_NxG[np.arange(n + -n % groups) % n], None,
+          kind, data_NxGxk[np.arange(n + -n % groups) % n], None,
       )
       return jax.tree.map(lambda a: a[:n], found)
     parts, places = [], []
@@ -170,14 +167,16 @@ def make_sampler(
           params,
           np.asarray(prompts_NxT)[queue_M, -size:],
           np.asarray(mask_NxT)[queue_M, -size:] & real_M[:, None],
-          keys_NxG[queue_M],
+          kind,
+          data_NxGxk[queue_M],
           num_slots,
       )
-      parts.append([part[real_M] for part in hosts.whole(found)])
-      places.append(queue_M[real_M])
-    order_N = np.argsort(np.concatenate(places))
-    return Completions(*(
-        np.concatenate(own)[order_N] for own in zip(*parts, strict=True)
-    ))
+      parts.append(found)
+      places.append(queue_M)
+    # Read when devices have been given all of it.
+    parts = zip(*map(hosts.whole, parts), strict=True)
+    queued_M = np.concatenate(places)
+    order_M = np.argsort(queued_M)[(queued_M < 0).sum():]
+    return Completions(*(np.concatenate(own)[order_M] for own in parts))
 
   return sampler

@@ -131,7 +131,6 @@ def load_model(
       hosts.spread, jax.device_get(adapters),
       models.shardings(mesh, models.specs(adapters)),
   )
-  # What is not trained need not be more precise than its products.
   return model, adapters, model.compute.cast(params), tokenizer
 
 
@@ -144,8 +143,10 @@ def _first_model(
     with about(named):
       of_model = hosts.agree(lambda: checkpoint.load_config(config.init_from))
     meshes.check_mesh(config, mesh, of_model)
+    # What is not trained need not be more precise than its products.
+    dtype = config.compute.dtype if config.lora.rank else 'float32'
     with about(named):
-      return checkpoint.load_model(config.init_from, mesh)
+      return checkpoint.load_model(config.init_from, mesh, dtype)
   tokenizer = ByT5Tokenizer()
   model = random_model(config, tokenizer)
   meshes.check_mesh(config, mesh, model.config)

@@ -9,6 +9,7 @@ from typing import Any
 
 from etils import epath
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
@@ -189,13 +190,13 @@ def save_model(
 
 
 def load_frozen(
-    workdir: epath.PathLike, mesh: Mesh | None = None
+    workdir: epath.PathLike, mesh: Mesh | None = None, dtype: Any = jnp.float32
 ) -> tuple[models.Model, Any]:
   """The model of a run's states, and what is frozen beside them."""
   folder = epath.Path(workdir) / MODEL
   if not (folder / LORA).exists():
     return models.load_model(folder), {}
-  base, frozen = _load(folder, mesh)
+  base, frozen = _load(folder, mesh, dtype)
   lora = json.loads((folder / LORA).read_text())
   lora = models.Lora(**lora | dict(targets=tuple(lora['targets'])))
   return models.build(base.config, lora), frozen
@@ -238,16 +239,16 @@ def load_config(path: epath.PathLike) -> models.DecoderConfig:
 
 
 def _load(
-    folder: epath.PathLike, mesh: Mesh | None
+    folder: epath.PathLike, mesh: Mesh | None, dtype: Any
 ) -> tuple[models.Model, Any]:
   shapes = _shapes(models.load_model(folder), mesh)
   return models.load(
-      folder, shardings=jax.tree.map(lambda a: a.sharding, shapes)
+      folder, dtype, jax.tree.map(lambda a: a.sharding, shapes)
   )
 
 
 def load_model(
-    path: epath.PathLike, mesh: Mesh | None = None
+    path: epath.PathLike, mesh: Mesh | None = None, dtype: Any = jnp.float32
 ) -> tuple[models.Model, Any, Any]:
   """A run's or a Hugging Face directory's model, parameters and tokenizer.
 
@@ -258,6 +259,7 @@ def load_model(
       newest checkpoint; see `split_step` for others), or a Hugging Face model
       directory.
     mesh: that the parameters are to lie on; None is the first device.
+    dtype: of a Hugging Face model's parameters; a run's are float32.
 
   Raises:
     ValueError: nothing of the kind is there, or it cannot be read.
@@ -265,7 +267,7 @@ def load_model(
   """
   folder, which = split_step(path)
   if not (folder / MODEL).exists():
-    model, params = _load(folder, mesh)
+    model, params = _load(folder, mesh, dtype)
     return model, params, models.load_tokenizer(folder)
   model, frozen = load_frozen(folder, mesh)
   like, _ = models.split(_shapes(model, mesh))
