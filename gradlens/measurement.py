@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 import ml_collections
 import numpy as np
 
@@ -198,14 +199,18 @@ def _accumulate(
         lambda mask: losses.row_count(mask, aggregate=aggregate)
     )(row.batch.mask_KxBxGxC)
     grads = jax.tree.map(lambda a, g: a.at[:, split].add(g), grads, grads_KxP)
-    grads = placement.constrain(grads, run.mesh, specs)
-    return grads, counts.at[:, split].add(count_K)
+    return placement.constrain(
+        (grads, counts.at[:, split].add(count_K)), run.mesh,
+        (specs, PartitionSpec()),
+    )
 
   shapes = jax.tree.map(lambda a: (k, num_splits, *a.shape), run.params)
+  # What may be anywhere would not be after the first call, and compiled again.
+  everywhere = models.shardings(run.mesh, PartitionSpec())
   rows = jax.tree.map(
       lambda own, shape: jnp.zeros(shape, device=own),
       models.shardings(run.mesh, specs), shapes,
-  ), jnp.zeros((k, num_splits))
+  ), jnp.zeros((k, num_splits), device=everywhere)
   rewards = np.zeros((num_splits, k))
   batches = num_prompts // config.prompts_per_task
   for i, batch in _batches(config, run, batches):

@@ -3,6 +3,7 @@
 import json
 
 from absl.testing import absltest, parameterized
+import compiles
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -201,7 +202,9 @@ class MeasureTest(parameterized.TestCase):
     for sizes in (dict(), dict(task=4, fsdp=2)):
       config = tiny_config.get_config('seed=3')
       config.mesh.update(sizes)
-      found.append(measurement.measure(config, num_prompts=24, num_splits=3))
+      with compiles.counted() as names:
+        found.append(measurement.measure(config, num_prompts=24, num_splits=3))
+      self.assertEqual(names['jit(add)'], 1)
     alone, spread = found
     self.assertGreater(alone.naive_K.min(), 0)
     np.testing.assert_allclose(spread.naive_K, alone.naive_K, rtol=1e-4)

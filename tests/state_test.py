@@ -5,6 +5,7 @@ import gc
 import tempfile
 
 from absl.testing import absltest, parameterized
+import compiles
 import jax
 import pytest
 import tiny_config
@@ -14,7 +15,7 @@ from gradlens import train
 pytestmark = pytest.mark.slow
 
 _QUICK = (
-    'num_steps=3,evaluate.every=99,checkpoint.every=1,evaluate.num_completions=1'
+    'num_steps=4,evaluate.every=99,checkpoint.every=2,evaluate.num_completions=1'
 )
 
 
@@ -25,14 +26,14 @@ class Stop(Exception):
 class Writer:
   """Looks around once a step is written down, and ends the run if asked to."""
 
-  def __init__(self, look, at, stop=False):
-    self.look, self.at, self.stop, self.seen = look, at, stop, None
+  def __init__(self, look, at, end=None):
+    self.look, self.at, self.end, self.seen = look, at, end, None
 
   def write_scalars(self, step, scalars):
     if step == self.at:
       self.seen = self.look()
-      if self.stop:
-        raise Stop
+    if step == self.end:
+      raise Stop
 
   def write_texts(self, step, texts):
     pass
@@ -59,10 +60,10 @@ class StateTest(parameterized.TestCase):
     config = tiny_config.get_config(f'{_QUICK},{keys}')
     workdir = self.enterContext(tempfile.TemporaryDirectory())
     before = matrices()
-    first = Writer(matrices, 2, stop=True)
-    with self.assertRaises(Stop):  # the checkpoint of step 1 is there
+    # Both in the step after their first, when nothing is being saved.
+    first, resumed = Writer(matrices, 1, end=3), Writer(matrices, 3)
+    with self.assertRaises(Stop):
       train.train(config, workdir, writers=[first])
-    resumed = Writer(matrices, 2)
     train.train(config, workdir, writers=[resumed])
     self.assertNotEmpty(first.seen - before)
     self.assertEqual(resumed.seen - before, first.seen - before)
@@ -71,16 +72,9 @@ class StateTest(parameterized.TestCase):
     config = tiny_config.get_config(
         f'{_QUICK},init_from=warm,rollout.max_prompt_tokens=24'
     )
-    names = collections.Counter()
-
-    def count(event, seconds, fun_name='', **unused):
-      if event.endswith('backend_compile_duration'):
-        names[fun_name] += 1
-
-    jax.monitoring.register_event_duration_secs_listener(count)
-    self.addCleanup(jax.monitoring.unregister_event_duration_listener, count)
     workdir = self.enterContext(tempfile.TemporaryDirectory())
-    train.train(config, workdir)
+    with compiles.counted() as names:
+      train.train(config, workdir)
     self.assertEqual(names['jit(train_step)'], 1)
     self.assertEqual(names['jit(generate)'], 2)  # in training, in evaluations
 
