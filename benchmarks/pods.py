@@ -1,6 +1,6 @@
 """The table of docs/pods.md: configs, compiled for slices that are not there.
 
-    pip install 'gradlens[train,aot]' matplotlib
+    pip install '.[train,aot]' matplotlib
     python -m benchmarks.pods
     python -m benchmarks.pods --scaling
 
@@ -40,6 +40,12 @@ _ROWS = (
     ('multidomain', 16, 'v5p:4x4x4',
      'model=qwen2_5_7b,mesh.task=32,prompts_per_task=4'),
     ('singledomain', 0, 'v5p:4x4x4', 'model=qwen2_5_3b,prompts_per_task=64'),
+    ('singledomain', 0, 'v5p:4x4x4',
+     'model=qwen2_5_7b,num_completions=2,prompts_per_task=64'),
+    ('singledomain', 0, 'v6e:4x4',
+     'model=llama3_2_3b,num_completions=2,prompts_per_task=16'),
+    ('singledomain', 0, 'v5p:2x2x4',
+     'model=qwen3_1_7b,num_completions=2,prompts_per_task=16'),
     ('multidomain', 0, 'v5e:4x4',
      'model=qwen2_5_3b,num_completions=2,prompts_per_task=4'),
     ('multidomain', 0, 'v5p:4x4x4',

@@ -181,7 +181,7 @@ class MemoryTest(absltest.TestCase):
         2 * memory.gathered_bytes(half, params, None),
         sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
     )
-    params['embed'] = half.compute.cast(params['embed'])
+    params = params | dict(embed=half.compute.cast(params['embed']))
     self.assertEqual(
         2 * memory.gathered_bytes(half, params, None),
         sum(leaf.nbytes for leaf in jax.tree.leaves(params)
