@@ -9,6 +9,7 @@ from absl.testing import absltest, parameterized
 from folders import snapshot
 import jax
 
+from gradlens.tasks import verifiers
 from gradlens.workdir import claim
 
 CONFIG = dict(
@@ -75,7 +76,8 @@ class ClaimTest(parameterized.TestCase):
 
     # As of a config file, which is loaded under a name of its own.
     ours = type(canonical)(canonical.__code__, {'__name__': 'config_config'})
-    for function in (mine, ours):
+    both = verifiers.Sum(((0.5, canonical), (0.5, canonical)))
+    for function in (mine, ours, both):
       config = CONFIG | dict(tasks=dict(a=dict(verifier=function)))
       self.assertIn('in a module beside the config', self.refused(config))
       self.assertFalse(self.workdir.exists())

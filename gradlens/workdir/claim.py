@@ -44,7 +44,9 @@ def named(function: Callable[..., Any]) -> str:
   Raises:
     ValueError: no other process could import it.
   """
-  module, name = function.__module__, function.__qualname__
+  module = function.__module__
+  # What can be called and is no function, as a sum of verifiers, has no name.
+  name = getattr(function, '__qualname__', f'<{type(function).__name__}>')
   # A config file is loaded under a name of its own, and is no such module.
   found = machinery.PathFinder.find_spec(module.partition('.')[0])
   if found is None or not name.isidentifier():
