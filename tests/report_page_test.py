@@ -16,7 +16,7 @@ from known_run import Page, ReportCase, write_run
 import pytest
 
 from gradlens import report
-from gradlens.report import serve
+from gradlens.report import serve, tables
 
 HOSTILE = ('</script><img src=x onerror=alert(1)>\u2028<!--<script>'
            'alert(2)</script>&lt;"\'javascript:alert(3)\u202e\x00\ud800')
@@ -122,6 +122,14 @@ class BrowserTest(ReportCase):
     for problem in ('request: http://127.0.0.1:9/external.png', 'complaint',
                     'thrown'):
       self.assertIn(problem, found)
+
+  def test_numbers_are_those_of_the_table(self):
+    write_run(self.workdir)
+    self.open()
+    values = [0.5, -12.345, 1234.6, 0.99951, 99.96, 9999.6, 9.996e-4, -5e-7]
+    self.assertEqual(
+        self.js(f'{values}.map(digits)'),
+        [tables.number(value).replace('-', '\u2212') for value in values])
 
   @parameterized.parameters(
       ('light', 1440), ('dark', 1440), ('light', 390), ('dark', 390))

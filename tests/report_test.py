@@ -234,6 +234,18 @@ class SummaryTest(ReportCase):
     self.assertEqual('too few to rank' in short, not math.isnan(norm[0]))
 
 
+class NumberTest(parameterized.TestCase):
+
+  @parameterized.parameters(
+      (0.0, '0.00'), (0.5, '0.500'), (-12.345, '-12.3'), (123.4, '123'),
+      (1234.5, '1234'), (0.99949, '0.999'), (0.99951, '1.00'), (99.96, '100'),
+      (9999.6, '1.00e4'), (0.00123, '0.00123'), (9.999e-4, '0.00100'),
+      (9.99e-4, '9.99e-4'), (math.nan, '--'),
+  )
+  def test_has_three_digits(self, value, expected):
+    self.assertEqual(tables.number(value), expected)
+
+
 class FiguresTest(ReportCase):
 
   def test_learning_gain(self):

@@ -139,10 +139,11 @@ def number(value: float) -> str:
   """Three significant digits, in a form that stays short."""
   if not math.isfinite(value):
     return _MISSING
-  if value and not 1e-3 <= abs(value) < 1e4:
-    mantissa, exponent = f'{value:.2e}'.split('e')
-    return f'{mantissa}e{int(exponent)}'
-  magnitude = math.floor(math.log10(abs(value))) if value else 0
+  # Rounded first: 0.9996 is 1.00.
+  mantissa, exponent = f'{value:.2e}'.split('e')
+  magnitude = int(exponent)
+  if not -3 <= magnitude < 4:
+    return f'{mantissa}e{magnitude}'
   return f'{value:.{max(0, 2 - magnitude)}f}'
 
 

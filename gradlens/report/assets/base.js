@@ -79,13 +79,13 @@ const dash = (i, always) => DASHES[
 
 function digits(value) {
   if (value === 0) return '0';
-  const size = Math.abs(value);
-  if (size < 1e-3 || size >= 1e4) {
-    const [mantissa, exponent] = value.toExponential(2).split('e');
-    return `${mantissa}e${Number(exponent)}`.replaceAll('-', '−');
+  // Rounded first: 0.9996 is 1.00.
+  const [mantissa, exponent] = value.toExponential(2).split('e');
+  const magnitude = Number(exponent);
+  if (magnitude < -3 || magnitude >= 4) {
+    return `${mantissa}e${magnitude}`.replaceAll('-', '−');
   }
-  const places = Math.max(0, 2 - Math.floor(Math.log10(size)));
-  return value.toFixed(Math.min(places, 5)).replace('-', '−');
+  return value.toFixed(Math.max(0, 2 - magnitude)).replace('-', '−');
 }
 
 function say(value, form) {
