@@ -12,8 +12,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
 from gradlens import hosts, models
-from gradlens.rollout.generate import Completions, generate_on
+from gradlens.rollout.generate import generate_on
 from gradlens.rollout.memory import check_memory
+from gradlens.rollout.slots import Completions
 
 _log = logging.getLogger(__name__)
 
