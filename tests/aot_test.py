@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 import pytest
 
-from gradlens.aot import chips, hlo, loops, products, programs
+from gradlens.aot import chips, compiler, hlo, loops, products, programs
 from gradlens.aot.count import count
 from gradlens.aot.needs import needs, use_no_device
 from gradlens.models.kernels import KeyValue, splash
@@ -334,7 +334,7 @@ class TrafficTest(parameterized.TestCase):
 class RefusalTest(absltest.TestCase):
 
   def test_names_the_largest(self):
-    found = programs.refusal(
+    found = compiler.refusal(
         'RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory'
         ' in memory space hbm. Used 20.25G of 15.75G hbm. Exceeded hbm capacity'
         ' by 4.50G.\n\nLargest program allocations in hbm:\n\n  1. Size: 2.50G'
@@ -350,7 +350,7 @@ class RefusalTest(absltest.TestCase):
     )
 
   def test_a_shorter_one(self):
-    found = programs.refusal(
+    found = compiler.refusal(
         'RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory'
         ' required for HLO temporaries (16.18G) exceeds available HBM'
         ' (15.75G).', 1.5,
@@ -360,8 +360,8 @@ class RefusalTest(absltest.TestCase):
     self.assertFalse(found.with_arguments)
 
   def test_another_error(self):
-    self.assertIsNone(programs.refusal('INTERNAL: Used 2G of 1G hbm', 1.0))
-    self.assertIsNone(programs.refusal('RESOURCE_EXHAUSTED: threads', 1.0))
+    self.assertIsNone(compiler.refusal('INTERNAL: Used 2G of 1G hbm', 1.0))
+    self.assertIsNone(compiler.refusal('RESOURCE_EXHAUSTED: threads', 1.0))
 
 
 def run(*args):

@@ -8,8 +8,9 @@ import jax
 from gradlens import rollout
 from gradlens.aot import hlo
 from gradlens.aot.chips import Chip
+from gradlens.aot.compiler import Compiled, Refused
 from gradlens.aot.count import Counts, count
-from gradlens.aot.programs import Compiled, Planned, Refused, requests
+from gradlens.aot.programs import Planned, requests
 from gradlens.rollout.memory import gathered_bytes
 
 Figures = dict[str, Any]
