@@ -1,6 +1,6 @@
 """Kept: results of a study that are there already, and are not made again."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 import pathlib
 
 from absl import flags
@@ -20,11 +20,21 @@ def read(results: pathlib.Path) -> tables.Found:
   return tables.read(results) if _KEEP.value else {}
 
 
+def _no_more(
+    arms: Sequence[study.Arm], outcomes: dict[str, study.Outcome]
+) -> tables.Found:
+  del arms, outcomes
+  return {}
+
+
 def run(
     arms: Sequence[study.Arm], folder: pathlib.Path, block: int,
     before: tables.Found,
+    more: Callable[
+        [Sequence[study.Arm], dict[str, study.Outcome]], tables.Found
+    ] = _no_more,
 ) -> tables.Found:
-  """Runs arms, and reads the three tables of them.
+  """Runs arms, and reads the three tables of them, and more.
 
   Args:
     arms: of one study, with the same labels.
@@ -32,6 +42,8 @@ def run(
     block: steps of a row of `steps`.
     before: tables that were written before, or none. Arms that these have, of
       the same commands, are not run.
+    more: of arms that have run, and their outcomes, the study's other tables.
+      Rows begin with their arm's labels.
 
   Returns:
     The tables, in the order of `arms`.
@@ -42,13 +54,17 @@ def run(
   parts = []
   if missing:
     outcomes = study.run(missing, folder, study.JOBS.value)
-    parts.append(tables.all_of(missing, outcomes, folder, block))
+    parts.append(
+        tables.all_of(missing, outcomes, folder, block)
+        | more(missing, outcomes)
+    )
   if here:
     parts.append({name: _rows(before[name], here) for name in before})
-  return {
-      name: _rows(pd.concat([part[name] for part in parts]), arms)
-      for name in parts[0]
-  }
+  found = {}
+  for name in parts[0]:
+    rows = [part[name] for part in parts if len(part[name])]
+    found[name] = _rows(pd.concat(rows), arms) if rows else pd.DataFrame()
+  return found
 
 
 def write(parts: Iterable[tables.Found], results: pathlib.Path) -> None:

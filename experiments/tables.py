@@ -73,7 +73,7 @@ def steps(
           arm.labels | dict(task=task), index=own.index
       ).assign(step=own.index)
       parts.append(pd.concat([labels, own], axis=1))
-  return pd.concat(parts, ignore_index=True)
+  return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
 def heldout(

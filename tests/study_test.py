@@ -139,8 +139,8 @@ class KeepTest(absltest.TestCase):
         dict(part='p', rate=rate, seed=seed), 'gradlens.main', config
     )
 
-  def run_arms(self, *arms, before):
-    return kept.run(arms, self.folder, 2, before)
+  def run_arms(self, *arms, before, **more):
+    return kept.run(arms, self.folder, 2, before, **more)
 
   def written(self, found):
     tables.write(found, self.folder)
@@ -168,6 +168,25 @@ class KeepTest(absltest.TestCase):
     self.assertEmpty(self.ran)
     for name, table in first.items():
       pd.testing.assert_frame_equal(table, again[name])
+
+  def test_tables_of_a_studys_own_are_kept(self):
+    def more(arms, outcomes):
+      return dict(odd=pd.DataFrame([
+          arm.labels | dict(commit=outcomes[arm.name].commit) for arm in arms
+          if arm.labels['seed'] % 2
+      ]))
+
+    first = self.written(
+        self.run_arms(self.arm(3), self.arm(1), before={}, more=more)
+    )
+    self.assertLen(first['odd'], 2)
+    # Seed 2, which alone is run, has no row of it.
+    found = self.written(self.run_arms(
+        self.arm(1), self.arm(2), self.arm(3), before=first, more=more
+    ))
+    self.assertEqual(self.ran, ['p-3e-05-3', 'p-3e-05-1', 'p-3e-05-2'])
+    self.assertEqual(found['odd'].seed.tolist(), [1, 3])
+    self.assertEqual(found['runs'].seed.tolist(), [1, 2, 3])
 
   def test_another_command_is_not_kept(self):
     first = self.written(

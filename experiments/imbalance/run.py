@@ -4,75 +4,87 @@
     make study NAME=imbalance:smoke
 """
 
+from collections.abc import Sequence
+import functools
 import json
 import pathlib
 
 from absl import app
 import pandas as pd
 
-from experiments import study, tables
+from experiments import kept, study, tables
 from experiments.imbalance import arms
-from gradlens.report import history
 
 _HERE = pathlib.Path(__file__).parent
 
 
-def fixed(
-    chosen: list[study.Arm], outcomes: dict[str, study.Outcome]
-) -> pd.DataFrame:
+def _fixed(labels: dict, found: dict) -> list[dict]:
   """What `gradlens.measure` printed, a row a task; ratios to the quietest."""
   rows = []
-  for arm in (arm for arm in chosen if arm.labels['part'] == 'fixed'):
-    found = json.loads(outcomes[arm.name].printed)
-    for task, (value, low, high) in found['norm_sq'].items():
-      ratio, ratio_low, ratio_high = found['ratio'][task]
-      rows.append(arm.labels | dict(
-          task=task, norm_sq=value, low=low, high=high,
-          ratio=ratio, ratio_low=ratio_low, ratio_high=ratio_high,
-          naive=found['naive'][task], intrinsic=found['intrinsic'][task][0],
-          reward=found['rewards'][task][0],
-      ))
-  return pd.DataFrame(rows)
+  for task, (value, low, high) in found['norm_sq'].items():
+    ratio, ratio_low, ratio_high = found['ratio'][task]
+    rows.append(labels | dict(
+        task=task, norm_sq=value, low=low, high=high,
+        ratio=ratio, ratio_low=ratio_low, ratio_high=ratio_high,
+        naive=found['naive'][task], intrinsic=found['intrinsic'][task][0],
+        reward=found['rewards'][task][0],
+    ))
+  return rows
 
 
-def anatomy(
-    chosen: list[study.Arm], outcomes: dict[str, study.Outcome]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-  """Stages of every task, and its prompts."""
-  stages, prompts = [], []
-  for arm in (arm for arm in chosen if arm.labels['part'] == 'anatomy'):
-    own = dict(seed=arm.labels['seed'])
-    for task, found in json.loads(outcomes[arm.name].printed).items():
-      stages.append(own | dict(task=task, **found['stages']))
-      prompts += [own | dict(task=task, **p) for p in found['prompts']]
-  return pd.DataFrame(stages), pd.DataFrame(prompts)
+def _stages(labels: dict, found: dict) -> list[dict]:
+  """Of every task's anatomy."""
+  return [labels | dict(task=task, **own['stages'])
+          for task, own in found.items()]
 
 
-def function(
-    chosen: list[study.Arm], outcomes: dict[str, study.Outcome]
-) -> pd.DataFrame:
+def _prompts(labels: dict, found: dict) -> list[dict]:
+  """Of every task's anatomy, its prompts."""
+  return [labels | dict(task=task, **prompt)
+          for task, own in found.items() for prompt in own['prompts']]
+
+
+def _function(labels: dict, found: list[dict]) -> list[dict]:
   """What tasks' steps do to tasks' policies, a row a pair."""
-  return pd.DataFrame([
-      dict(setting=arm.labels['setting'], **row)
-      for arm in chosen if arm.labels['part'] == 'function'
-      for row in json.loads(outcomes[arm.name].printed)
-  ])
+  return [labels | row for row in found]
 
 
-def blocks(
-    chosen: list[study.Arm], runs: dict[str, history.Run], block: int
+# Tables of what arms of a part have printed.
+_PRINTED = dict(
+    fixed=('fixed', _fixed), stages=('anatomy', _stages),
+    prompts=('anatomy', _prompts), function=('function', _function),
+)
+
+
+def _blocks(
+    chosen: Sequence[study.Arm], folder: pathlib.Path, block: int
 ) -> pd.DataFrame:
   """Squared norms of blocks of parameters, of the runs of figure 1."""
   own = [
       arm for arm in chosen if arm.labels['part'] == 'figure'
       and arm.labels['kind'] == 'sequence'
   ]
-  tags = next(iter(runs.values())).scalars
+  runs = tables.load(own, folder)
   names = sorted({
-      tag.split('/')[1] for tag in tags if tag.startswith('layer_norm_sq/')
+      tag.split('/')[1] for run in runs.values() for tag in run.scalars
+      if tag.startswith('layer_norm_sq/')
   })
   metrics = {name: f'layer_norm_sq/{name}' for name in names}
   return tables.steps(own, runs, block, metrics)
+
+
+def more(
+    chosen: Sequence[study.Arm], outcomes: dict[str, study.Outcome],
+    folder: pathlib.Path, block: int,
+) -> tables.Found:
+  """The tables that other studies do not have."""
+  found = {'blocks': _blocks(chosen, folder, block)}
+  for name, (part, rows) in _PRINTED.items():
+    found[name] = pd.DataFrame([
+        row for arm in chosen if arm.labels['part'] == part
+        for row in rows(arm.labels, json.loads(outcomes[arm.name].printed))
+    ])
+  return found
 
 
 def main(argv: list[str]) -> None:
@@ -81,14 +93,9 @@ def main(argv: list[str]) -> None:
   smoke = study.VARIANT.value == 'smoke'
   chosen, block = (arms.smoke(), 2) if smoke else (arms.everything(), 6)
   folder, results, _ = study.folders(_HERE, study.VARIANT.value)
-  outcomes = study.run(chosen, folder, study.JOBS.value)
-  stages, prompts = anatomy(chosen, outcomes)
+  further = functools.partial(more, folder=folder, block=block)
   tables.write(
-      tables.all_of(chosen, outcomes, folder, block) | dict(
-          blocks=blocks(chosen, tables.load(chosen, folder), block),
-          fixed=fixed(chosen, outcomes), stages=stages, prompts=prompts,
-          function=function(chosen, outcomes),
-      ), results,
+      kept.run(chosen, folder, block, kept.read(results), further), results
   )
 
 
