@@ -3,12 +3,21 @@
 from collections.abc import Callable, Iterator
 import contextlib
 import logging
+import os
 import re
 import sys
 
 from absl import flags  # optax brings it
 
 from gradlens import hosts
+
+
+# TensorFlow writes metrics here, and transformers has tokenizers: what they have
+# to say of kernels and of PyTorch, as the first lines of every program, is of
+# nothing that is used.
+QUIET = {
+    'TF_ENABLE_ONEDNN_OPTS': '0', 'TRANSFORMERS_NO_ADVISORY_WARNINGS': '1'
+}
 
 
 @contextlib.contextmanager
@@ -18,6 +27,8 @@ def imports(extra: str) -> Iterator[None]:
   Raises:
     SystemExit: with one sentence, naming the package and the extra.
   """
+  for name, value in QUIET.items():
+    os.environ.setdefault(name, value)
   try:
     yield
   except ModuleNotFoundError as error:

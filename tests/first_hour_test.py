@@ -14,6 +14,8 @@ from absl.testing import absltest
 from pages import ROOT
 import pytest
 
+from gradlens import command
+
 PAGE = 'docs/first_hour.md'
 SMALL = 'num_steps=2,prompts_per_task=4,num_completions=2,num_splits=2'
 
@@ -40,12 +42,19 @@ class FirstHourTest(absltest.TestCase):
         os.environ, JAX_PLATFORMS='cpu',
         PATH=f'{program.parent}:{os.environ["PATH"]}',
         PYTHONPATH=str(ROOT))
+    # A stranger has none of what programs set for themselves.
+    for name in command.QUIET:
+      self.env.pop(name, None)
 
-  def run_shell(self, command):
+  def run_shell(self, line):
     done = subprocess.run(
-        ['bash', '-euc', command], cwd=self.folder, env=self.env, text=True,
+        ['bash', '-euc', line], cwd=self.folder, env=self.env, text=True,
         capture_output=True)
-    self.assertEqual(done.returncode, 0, f'{command}\n{done.stderr[-3000:]}')
+    self.assertEqual(done.returncode, 0, f'{line}\n{done.stderr[-3000:]}')
+    if 'gradlens.main' in line:
+      # Libraries have nothing to say: every line is the run's own.
+      self.assertRegex(done.stderr, r'\A(\d\d:\d\d:\d\d .*\n)+\Z')
+      self.assertRegex(done.stderr, r'step 1/\d+, [\d.]+(s/step| step/s), ')
     return done.stdout
 
   def test_word_by_word(self):
@@ -60,11 +69,11 @@ class FirstHourTest(absltest.TestCase):
         (self.folder / 'shown.py').write_text(text)
         output = self.run_shell('python shown.py')
       else:
-        for command in text.splitlines():
-          small = re.sub(r'(my_config.py:\S+)', rf'\1,{SMALL}', command)
+        for line in text.splitlines():
+          small = re.sub(r'(my_config.py:\S+)', rf'\1,{SMALL}', line)
           output = self.run_shell(small)
           commands += 1
-          if 'head' in command or 'compare' in command:
+          if 'head' in line or 'compare' in line:
             compared = output
     self.assertEqual((said, commands), (2, 6))
     self.assertRegex(output, 'mine .*\n')    # of the report

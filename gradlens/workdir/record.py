@@ -35,7 +35,7 @@ class Progress:
         step, self._total, now - self._start, initial=self._first,
         unit=' step', bar_format='step {n_fmt}/{total_fmt}, {rate_fmt}{postfix}'
         ', {elapsed} passed, {remaining} left',
-    )
+    ).replace('/ step', '/step')
     parts = []
     for name in names:
       part = f'{name} {scalars[f"{self._tag}/{name}"]:.2f}'
