@@ -10,6 +10,8 @@ import numpy as np
 
 import gradlens as gl
 
+DECAY = 0.9  # of the running mean
+
 
 class Rows(NamedTuple):
   """What was saved of the rows.
@@ -78,7 +80,7 @@ def of_steps(gram: np.ndarray) -> dict[str, np.ndarray]:
   naive: the squared norm of the step's gradient.
   halves: twice the products of two halves of the prompts (S = 2).
   pairs: all pairs of different rows (a U-statistic).
-  ema: of `pairs`, smoothed over steps by 0.9 and corrected for its start.
+  ema: of `pairs`, smoothed over steps and corrected for its start.
   """
   rows_KxTxSxS = np.einsum('ktsktv->ktsv', gram)
   s = rows_KxTxSxS.shape[-1]
@@ -88,7 +90,7 @@ def of_steps(gram: np.ndarray) -> dict[str, np.ndarray]:
   pairs_KxT = (naive_KxT - np.einsum('ktss->kt', rows_KxTxSxS)) * s / (s - 1)
   return dict(
       naive=naive_KxT.T, halves=2 * (halves[..., 0, 1] + halves[..., 1, 0]).T,
-      pairs=pairs_KxT.T, ema=ema(pairs_KxT.T, 0.9),
+      pairs=pairs_KxT.T, ema=ema(pairs_KxT.T, DECAY),
   )
 
 

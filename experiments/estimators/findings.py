@@ -2,7 +2,11 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+import pandas as pd
+
 from experiments import tables
+from experiments.estimators import estimators
 from experiments.tables import Found
 import gradlens as gl
 
@@ -17,16 +21,32 @@ def estimators_table(found: Found) -> str:
     value = true.norm_sq[task]
     bounds = (1e3 * true.loc[task, name] for name in ('norm_sq', 'low', 'high'))
     first = [task, tables.estimate(bounds)]
-    for name, values in own.groupby('estimator', sort=False):
-      # What an average over steps settles at comes after its start.
-      settled = values[values.step >= len(values) // 2]
-      kept = (settled if name == 'ema' else values).norm_sq
+    values = {
+        name: part.norm_sq
+        for name, part in own.groupby('estimator', sort=False)
+    }
+    for name in values:
+      mean, spread, below = _ema(values['pairs']) if name == 'ema' else (
+          values[name].mean(), values[name].std(),
+          f'{(values[name] < 0).mean():.0%}',
+      )
       rows.append([
-          *first, name, f'{kept.mean() / value:.3g}',
-          f'{kept.std() / abs(value):.3g}', f'{(kept < 0).mean():.0%}',
+          *first, name, f'{mean / value:.3g}', f'{spread / abs(value):.3g}',
+          below,
       ])
       first = ['', '']
   return tables.markdown(header, rows)
+
+
+def _ema(pairs: pd.Series) -> tuple[float, float, str]:
+  """Mean and spread of the running mean's last value, of independent steps.
+
+  Not of its values along one run, which hang together. How often it is below 0
+  one run does not say.
+  """
+  weights_T = estimators.DECAY ** np.arange(len(pairs))
+  weights_T /= weights_T.sum()
+  return pairs.mean(), pairs.std() * np.sqrt((weights_T**2).sum()), ''
 
 
 def ratios_table(found: Found) -> str:
