@@ -11,8 +11,8 @@ from absl import flags  # optax brings it
 
 from gradlens import hosts
 
-# TensorFlow writes metrics, and transformers has tokenizers: what they would say
-# of kernels and of PyTorch is of nothing that is used.
+# TensorFlow writes metrics, and transformers has tokenizers: what they say of
+# kernels and of PyTorch is of nothing that is used.
 QUIET = {
     'TF_ENABLE_ONEDNN_OPTS': '0', 'TRANSFORMERS_NO_ADVISORY_WARNINGS': '1'
 }
