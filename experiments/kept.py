@@ -20,19 +20,12 @@ def read(results: pathlib.Path) -> tables.Found:
   return tables.read(results) if _KEEP.value else {}
 
 
-def _no_more(
-    arms: Sequence[study.Arm], outcomes: dict[str, study.Outcome]
-) -> tables.Found:
-  del arms, outcomes
-  return {}
-
-
 def run(
     arms: Sequence[study.Arm], folder: pathlib.Path, block: int,
     before: tables.Found,
     more: Callable[
         [Sequence[study.Arm], dict[str, study.Outcome]], tables.Found
-    ] = _no_more,
+    ] = lambda arms, outcomes: {},
 ) -> tables.Found:
   """Runs arms, and reads the three tables of them, and more.
 

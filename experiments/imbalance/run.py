@@ -73,7 +73,7 @@ def _blocks(
   return tables.steps(own, runs, block, metrics)
 
 
-def more(
+def _more(
     chosen: Sequence[study.Arm], outcomes: dict[str, study.Outcome],
     folder: pathlib.Path, block: int,
 ) -> tables.Found:
@@ -93,7 +93,7 @@ def main(argv: list[str]) -> None:
   smoke = study.VARIANT.value == 'smoke'
   chosen, block = (arms.smoke(), 2) if smoke else (arms.everything(), 6)
   folder, results, _ = study.folders(_HERE, study.VARIANT.value)
-  further = functools.partial(more, folder=folder, block=block)
+  further = functools.partial(_more, folder=folder, block=block)
   tables.write(
       kept.run(chosen, folder, block, kept.read(results), further), results
   )
